@@ -4,7 +4,7 @@
  *
  * One writer: the manager's thread.  A row is written before the thing that it
  * says is acted on.  Strings are copied in; what is handed out is owned by the
- * caller (jansson references are new references).  Every function that can fail
+ * caller (jansson references are new references); callbacks may use the store.  Every function that can fail
  * returns -1 with a sentence.  A database file that cannot be read (truncated,
  * zeroed, from a newer segue) is renamed aside to segue.db.bad-TIME, a new one
  * is begun, and `*notice` says so (the caller frees it).
@@ -75,5 +75,8 @@ json_t *store_rollouts_json(struct store *s, const char *model, int limit, struc
 /* Appends; each row keeps sha256(previous hash + text) as its hash. `*number` counts from 1. */
 int store_receipt_put(struct store *s, const char *model, json_t *receipt, int64_t *number,
                       struct err *err) MUST_CHECK;
-/* New reference or NULL (err status 404 if there is none). number 0: the newest; model may be NULL. */
+/* New reference or NULL (err status 404 if there is none). number 0: the newest; model may be NULL.
+ * `number`, `previous_hash` and `hash` are members of it. */
 json_t *store_receipt_get(struct store *s, const char *model, int64_t number, struct err *err);
+/* Reads the whole chain; -1 names the first number that does not fit its hash. */
+int store_receipts_check(struct store *s, struct err *err) MUST_CHECK;
