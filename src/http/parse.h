@@ -94,6 +94,7 @@ enum http_framing {
     X(BAD_LENGTH,        400, "Content-Length is not one plain decimal number")                 \
     X(LENGTH_AND_CODING, 400, "Content-Length and Transfer-Encoding are both there")            \
     X(BAD_CODING,        400, "Transfer-Encoding is not exactly `chunked`")                     \
+    X(BAD_CONNECTION,    400, "the Connection field is not a list of at most 32 options")       \
     X(BAD_EXPECT,        417, "only `Expect: 100-continue` is understood")                      \
     X(BAD_STATUS,        502, "the status line is not valid")                                   \
     X(BAD_CHUNK,         400, "a chunk is not framed as RFC 9112 section 7.1 says")             \
@@ -119,7 +120,7 @@ struct http_request_head {
     enum http_framing framing;
     uint64_t content_length; /* HTTP_BODY_LENGTH only */
     bool keep_alive;         /* what the client asked for or defaults to */
-    bool expect_continue;
+    bool expect_continue;    /* the client waits for a 100 before it sends its body */
     size_t nfields;
     struct http_field fields[HTTP_FIELDS_MAX];
 };
