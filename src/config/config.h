@@ -126,6 +126,9 @@ void config_free(struct config *c);
 const struct config_model *config_model_find(const struct config *c, const char *name);
 const struct config_version *config_version_find(const struct config_model *m, const char *name);
 
+/* A version with every default in place, for one that no file describes. */
+void config_version_init(struct config_version *v, const char *name);
+
 /* A deep copy / release of one version (the store and the fleet keep their own). */
 void config_version_copy(struct config_version *to, const struct config_version *from);
 void config_version_fini(struct config_version *v);
