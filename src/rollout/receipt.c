@@ -9,6 +9,7 @@
 #include "rollout/receipt.h"
 
 #include "base/clock.h"
+#include "rollout/text.h"
 
 static json_t *number(uint64_t n)
 {
@@ -21,11 +22,6 @@ static json_t *time_text(int64_t wall_ms)
 
     clock_text(wall_ms, text);
     return json_string(text);
-}
-
-static json_t *text_or_null(const char *s)
-{
-    return s && *s ? json_string(s) : json_null();
 }
 
 uint64_t receipt_switch_us(const struct receipt *r)
@@ -52,7 +48,7 @@ static json_t *version_part(const struct tally *begin, const struct tally *end, 
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "started", (json_int_t)d.started,
                      "pinned", (json_int_t)d.pinned, "finished", (json_int_t)d.finished, "failed",
                      (json_int_t)d.failed, "truncated", (json_int_t)d.truncated, "cancelled",
-                     (json_int_t)d.cancelled, "sha256", text_or_null(sha256));
+                     (json_int_t)d.cancelled, "sha256", text_json_or_null(sha256));
 }
 
 /* The counts of all requests of the model, from begin to end. */
@@ -110,11 +106,11 @@ static void add_no_proof(json_t *out)
 
 json_t *receipt_json(const struct receipt *r)
 {
-    json_t *out = json_pack("{s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "rollout",
-                            (json_int_t)r->rollout, "model", r->model, "kind", r->kind, "from",
-                            r->from, "to", r->to, "result", r->result, "reason",
-                            r->reason ? r->reason : "", "began", time_text(r->began_wall_ms),
-                            "ended", time_text(r->ended_wall_ms), "phases_ms", phases(r));
+    json_t *out = json_pack(
+        "{s:I, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:o}", "rollout", (json_int_t)r->rollout,
+        "model", r->model, "kind", r->kind, "from", r->from, "to", r->to, "result", r->result,
+        "reason", text_json(r->reason ? r->reason : ""), "began", time_text(r->began_wall_ms),
+        "ended", time_text(r->ended_wall_ms), "phases_ms", phases(r));
 
     json_object_set_new(out, "switched", json_boolean(r->switched));
     json_object_set_new(out, "recovered", json_boolean(r->recovered));
