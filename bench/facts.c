@@ -279,7 +279,9 @@ void facts_unescape(struct buf *out, struct span raw)
 
 int facts_recall(struct facts_memory *m, struct span json, struct facts *out)
 {
-    if (m->n == json.n && m->n > 0 && memcmp(m->text, json.p, json.n) == 0) {
+    if (json.n == 0)
+        return -1;
+    if (m->n == json.n && memcmp(m->text, json.p, json.n) == 0) {
         *out = m->facts;
         return 0;
     }
