@@ -1,0 +1,246 @@
+/*
+ * status - what runs, which version serves, and how it is doing.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "cli/ask.h"
+#include "cli/internal.h"
+#include "cli/screen.h"
+
+/* What was counted a moment ago, for rates while watching. */
+struct before {
+    json_t *status; /* owned; NULL at first */
+    uint64_t at_ns;
+};
+
+static const json_t *find(const json_t *array, const char *name)
+{
+    size_t i;
+    json_t *item;
+
+    json_array_foreach(array, i, item)
+    {
+        if (strcmp(json_text(item, "name", ""), name) == 0)
+            return item;
+    }
+    return NULL;
+}
+
+static void say_manager(const json_t *s)
+{
+    const json_t *gateway = json_object_get(s, "gateway"), *listen;
+    bool colour = screen_has_colour(stdout), up = json_int(gateway, "pid") > 0;
+    struct buf line = {0};
+    size_t i;
+    json_t *address;
+
+    ink_add(&line, INK_BOLD, colour, "segue");
+    buf_addf(&line, " %s  manager %lld since %s\n", json_text(s, "version", "?"),
+             (long long)json_int(s, "pid"), json_text(s, "since", "?"));
+    ink_add(&line, up ? INK_GREEN : INK_RED, colour, up ? "gateway" : "gateway down");
+    if (up)
+        buf_addf(&line, " %lld, %lld workers, epoch %lld", (long long)json_int(gateway, "pid"),
+                 (long long)json_int(gateway, "workers"), (long long)json_int(gateway, "epoch"));
+    listen = json_object_get(gateway, "listen");
+    json_array_foreach(listen, i, address)
+    {
+        buf_addf(&line, "%s http://%s", i ? "" : ", at", json_string_value(address));
+    }
+    printf("%s\n\n", buf_cstr(&line));
+    buf_fini(&line);
+}
+
+static int64_t ended(const json_t *counters)
+{
+    return json_int(counters, "finished") + json_int(counters, "failed") +
+           json_int(counters, "truncated") + json_int(counters, "cancelled");
+}
+
+static int64_t in_flight(const json_t *counters)
+{
+    const json_t *n = json_object_get(counters, "in_flight");
+
+    return n ? json_integer_value(n)
+             : json_int(counters, "started") + json_int(counters, "pinned") - ended(counters) -
+                   json_int(counters, "retried");
+}
+
+/* Answers a second since the last look, or "-" at the first. */
+static void cell_rate(struct table *t, const struct before *before, const char *model,
+                      const char *version, const json_t *counters)
+{
+    const json_t *m = find(json_object_get(before->status, "models"), model);
+    const json_t *v = find(json_object_get(m, "versions"), version);
+    double seconds = (double)(clock_ns() - before->at_ns) / 1e9;
+
+    if (!v || seconds <= 0)
+        table_cell(t, INK_DIM, "-");
+    else
+        table_cell(t, INK_PLAIN, "%.0f",
+                   (double)(ended(counters) - ended(json_object_get(v, "counters"))) / seconds);
+}
+
+static void cell_count(struct table *t, int64_t n, enum ink ink)
+{
+    char text[NUMBER_TEXT_MAX];
+
+    table_cell(t, n ? ink : INK_DIM, "%s", number_text(n, text));
+}
+
+static void cell_replicas(struct table *t, const json_t *replicas)
+{
+    size_t i, ready = 0, n = json_array_size(replicas);
+    const char *other = NULL;
+    json_t *r;
+
+    json_array_foreach(replicas, i, r)
+    {
+        const char *state = json_text(r, "state", "?");
+        if (strcmp(state, "ready") == 0)
+            ready++;
+        else
+            other = state;
+    }
+    if (n == 0)
+        table_cell(t, INK_DIM, "stopped");
+    else if (ready == n)
+        table_cell(t, INK_GREEN, n == 1 ? "ready" : "%zu ready", n);
+    else if (n == 1)
+        table_cell(t, strcmp(other, "failed") && strcmp(other, "down") ? INK_CYAN : INK_RED, "%s",
+                   other);
+    else
+        table_cell(t, ready ? INK_YELLOW : INK_RED, "%zu of %zu ready", ready, n);
+}
+
+/* "serving", "spare", or what else a version is to its model. */
+static const char *role(const json_t *model, const json_t *version)
+{
+    const char *name = json_text(version, "name", "");
+
+    if (strcmp(name, json_text(model, "serving", "")) == 0)
+        return "serving";
+    return strcmp(name, json_text(model, "previous", "")) == 0 ? "spare" : "-";
+}
+
+static void add_version(struct table *t, const struct before *before, const json_t *model,
+                        const json_t *version)
+{
+    const json_t *counters = json_object_get(version, "counters");
+    const char *is = role(model, version), *name = json_text(version, "name", "?");
+
+    table_cell(t, INK_BOLD, "%s", json_text(model, "name", "?"));
+    table_cell(t, INK_PLAIN, "%s", name);
+    table_cell(t, strcmp(is, "serving") ? INK_DIM : INK_GREEN, "%s", is);
+    table_cell(t, INK_PLAIN, "%g%%", json_number_value(json_object_get(version, "share")) * 100);
+    cell_replicas(t, json_object_get(version, "replicas"));
+    cell_count(t, in_flight(counters), INK_PLAIN);
+    cell_rate(t, before, json_text(model, "name", ""), name, counters);
+    cell_count(t, json_int(counters, "finished"), INK_PLAIN);
+    cell_count(t, json_int(counters, "failed"), INK_RED);
+    cell_count(t, json_int(counters, "truncated"), INK_RED);
+    table_cell(t, INK_PLAIN, "%s", json_text(version, "engine", "?"));
+    table_cell(t, INK_DIM, "%s", json_text(version, "source", "-"));
+}
+
+/* Why a replica is not what it should be. */
+static void say_troubles(const json_t *version)
+{
+    bool colour = screen_has_colour(stdout);
+    size_t i;
+    json_t *r;
+
+    json_array_foreach(json_object_get(version, "replicas"), i, r)
+    {
+        const char *reason = json_text(r, "reason", "");
+        struct buf line = {0};
+        if (!*reason)
+            continue;
+        ink_add(&line, INK_RED, colour, json_text(r, "name", "a replica"));
+        buf_add_str(&line, ": ");
+        ink_add(&line, INK_PLAIN, false, reason);
+        printf("%s\n", buf_cstr(&line));
+        buf_fini(&line);
+    }
+}
+
+static void say_rollout(const json_t *model)
+{
+    const json_t *r = json_object_get(model, "rollout");
+    bool colour = screen_has_colour(stdout);
+    struct buf line = {0};
+
+    if (!json_is_object(r))
+        return;
+    buf_addf(&line, "%s: %s", json_text(model, "name", "?"), json_text(r, "kind", "update"));
+    if (json_object_get(r, "from"))
+        buf_addf(&line, " %s -> %s", json_text(r, "from", "?"), json_text(r, "to", "?"));
+    buf_add_str(&line, " is ");
+    ink_add(&line, INK_YELLOW, colour, json_text(r, "state", "?"));
+    if (*json_text(r, "detail", "")) {
+        buf_add_str(&line, ": ");
+        ink_add(&line, INK_PLAIN, false, json_text(r, "detail", ""));
+    }
+    printf("%s\n", buf_cstr(&line));
+    buf_fini(&line);
+}
+
+static void say_status(const json_t *status, const struct before *before)
+{
+    static const char *const heads[] = {
+        "MODEL",     "VERSION", "ROLE", ">SHARE", "ENGINE STATE", ">IN FLIGHT", ">PER S",
+        ">FINISHED", ">FAILED", ">CUT", "ENGINE", "SOURCE",       NULL};
+    struct table *t = table_new(heads);
+    size_t i, j;
+    json_t *model, *version;
+
+    say_manager(status);
+    json_array_foreach(json_object_get(status, "models"), i, model)
+    {
+        json_array_foreach(json_object_get(model, "versions"), j, version)
+            add_version(t, before, model, version);
+    }
+    table_print(t, stdout);
+    json_array_foreach(json_object_get(status, "models"), i, model)
+    {
+        say_rollout(model);
+        json_array_foreach(json_object_get(model, "versions"), j, version) say_troubles(version);
+    }
+}
+
+/* One look: asks, prints, and keeps what it saw. */
+static int look(const struct args *args, struct before *before, bool clear)
+{
+    json_t *status;
+    int code = ask_admin(args, "GET", "/admin/v1/status", NULL, &status);
+
+    if (code != CLI_DONE)
+        return code;
+    if (clear)
+        printf("\033[H\033[2J");
+    if (args_has(args, OPTION_JSON))
+        say_json(status);
+    else
+        say_status(status, before);
+    fflush(stdout);
+    json_decref(before->status);
+    *before = (struct before){status, clock_ns()};
+    return CLI_DONE;
+}
+
+int run_status(const struct args *args)
+{
+    struct before before = {0};
+    bool watch = args_has(args, OPTION_WATCH);
+    bool clear = watch && !args_has(args, OPTION_JSON) && screen_is_terminal(stdout);
+    int code;
+
+    do
+        code = look(args, &before, clear);
+    while (code == CLI_DONE && watch && !ferror(stdout) &&
+           nanosleep(&(struct timespec){.tv_sec = 1}, NULL) == 0);
+    json_decref(before.status);
+    return code;
+}
