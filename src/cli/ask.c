@@ -114,6 +114,8 @@ int ask_admin(const struct args *args, const char *method, const char *target, j
         code = ask_no_server(args, a.err.text);
     } else if (a.status / 100 != 2) {
         const char *message = ask_error_message(a.json);
+        if (message && args_has(args, OPTION_JSON))
+            say_json(a.json);
         code = message ? say_error(CLI_REFUSED, "%s", message)
                        : say_error(CLI_REFUSED, "the manager answered with status %d and no reason",
                                    a.status);

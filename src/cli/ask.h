@@ -29,7 +29,8 @@ void answer_fini(struct answer *a);
 
 /*
  * Asks the manager.  The JSON object of a 2xx answer goes to *out (new
- * reference); otherwise the reason is printed and the result is the exit code.
+ * reference); otherwise the reason is printed (with --json the error object too) and the
+ * result is the exit code.
  */
 int ask_admin(const struct args *args, const char *method, const char *target, json_t *body,
               json_t **out) MUST_CHECK;

@@ -49,8 +49,8 @@ static const struct language *language_of(const char *option, const char *word)
         buf_addf(&list, "%s%s", i ? ", " : "", l->code);
     }
     const char *near = nearest_word(word, names, n);
-    say_error(CLI_USAGE, "%s: unknown language '%s'%s%s%s; the languages are %s", option, word,
-              near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "", buf_cstr(&list));
+    say_error(CLI_USAGE, "%s: unknown language '%s'; %s%s%sthe languages are %s", option, word,
+              near ? "did you mean '" : "", near ? near : "", near ? "'? " : "", buf_cstr(&list));
     buf_fini(&list);
     return NULL;
 }
