@@ -3,7 +3,10 @@
  *
  * One connection for one request.  Callbacks come on the loop's thread, in the
  * order head, data*, done; done is called exactly once, in every case, and is
- * the last.  The request frees itself after done has returned.
+ * the last.  The request frees itself after done has returned.  A host name is
+ * looked up and its addresses are tried in turn.
+ *
+ * The process ignores SIGPIPE from the first http_fetch_start() on.
  */
 #pragma once
 #include <uv.h>
@@ -31,7 +34,7 @@ struct http_fetch_options {
     const char *headers; /* further lines each with CRLF, or NULL */
     struct span body;    /* copied; sent with Content-Length unless method is GET and n is 0 */
     uint64_t timeout_ms; /* for the whole answer; 0: none */
-    uint64_t silence_ms; /* between two pieces of the answer; 0: none */
+    uint64_t silence_ms; /* until the first byte, and between two pieces of the answer; 0: none */
     size_t body_max;     /* collected body limit; 0: 16 MiB */
 };
 
@@ -39,5 +42,7 @@ struct http_fetch_options {
 struct http_fetch *http_fetch_start(uv_loop_t *loop, const struct http_fetch_options *options,
                                     const struct http_fetch_events *events, void *arg);
 
-/* Gives it up: on_done comes later with an error ("cancelled"). */
+/* Gives it up: on_done comes later, from the loop, with an error ("cancelled"),
+ * and nothing comes before it. Allowed in every callback; in on_done it does
+ * nothing. */
 void http_fetch_cancel(struct http_fetch *fetch);

@@ -11,6 +11,13 @@
  * it has answered completely or its on_gone callback has returned, whichever
  * is first.  After on_gone nothing more is called for it and the handler must
  * not touch it.  All on the loop's thread.
+ *
+ * A client is gone when its connection ends or fails, and also when it shuts
+ * only its own side while the handler still works: an engine must not go on
+ * for somebody who most likely left.  on_gone comes from the loop or from
+ * http_server_close(), never from inside another function of a call.
+ *
+ * The process ignores SIGPIPE from http_server_new() on.
  */
 #pragma once
 #include <uv.h>
@@ -24,6 +31,7 @@ struct http_call;
 typedef void (*http_handler_cb)(struct http_call *call, void *arg);
 typedef void (*http_gone_cb)(struct http_call *call, void *arg);
 
+/* 0: the default. */
 struct http_server_limits {
     size_t head_bytes;    /* default 16384 */
     size_t body_bytes;    /* default 8 MiB; more is 413 */
@@ -51,7 +59,7 @@ void http_server_drain(struct http_server *s);
 /* Number of calls that are not answered completely. */
 size_t http_server_calls(const struct http_server *s);
 
-/* Closes everything (calls get on_gone); frees itself when libuv has let go. */
+/* Closes everything (calls get on_gone, before this returns); frees itself when libuv has let go. */
 void http_server_close(struct http_server *s);
 
 const struct http_request_head *http_call_head(const struct http_call *call);
