@@ -3,9 +3,10 @@
  * process or adopts a running one, keeps the listening sockets and the counters
  * segment, sends route tables and waits for their acknowledgement.
  *
- *   SEARCHING ──adopted──▶ UP ◀──hello── STARTING ◀── (back-off) ── DOWN
- *       └──nobody there──▶ STARTING                     ▲
- *                           UP ──process ended──────────┘
+ *    adopted ──▶ UP ◀──hello── STARTING ◀──back-off── DOWN
+ *                 │               ▲ └───process ended──▲
+ *                 └──process ended┼────────────────────┘
+ *    nobody there ────────────────┘        any ──close──▶ CLOSING
  *
  * After a restart the gateway gets the newest table before it takes a request.
  */
@@ -44,6 +45,13 @@ struct gateway_link *gateway_link_new(uv_loop_t *loop, const struct config *conf
  */
 void gateway_link_publish(struct gateway_link *g, json_t *table,
                           void (*acked)(const struct gateway_ack *ack, void *arg), void *arg);
+
+/* The newest epoch that the gateway has (of an adopted one: perhaps newer than the
+ * store knows). A publish needs a greater one. */
+uint64_t gateway_link_epoch(const struct gateway_link *g);
+
+/* The first listening address with its real port, e.g. "127.0.0.1:8080"; borrowed. */
+const char *gateway_link_listen(const struct gateway_link *g);
 
 /* Counters of one replica slot, summed over the workers. */
 struct replica_counters {

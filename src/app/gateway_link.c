@@ -1,0 +1,810 @@
+/*
+ * app/gateway_link - see gateway_link.h.
+ *
+ * There is one way to a gateway, for one that we start and for one that we
+ * find: connect to STATE/gateway.sock and read its hello.  The listening
+ * control socket is ours too and is handed to each gateway we start, so the
+ * connect succeeds at once and waits in the backlog until the gateway is there.
+ *
+ * A gateway is gone when its connection ends.  Its pidfd then tells when the
+ * process has really ended: two gateways must not write the counters at once.
+ */
+#include "app/gateway_link.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "app/listen.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "gateway/control.h"
+#include "gateway/counters.h"
+
+// clang-format off
+#define LINK_STATES(X)                                                          \
+    X(STARTING, "starting", "spawned; its hello has not come")                  \
+    X(UP,       "up",       "connected; has said hello")                        \
+    X(ENDING,   "ending",   "its connection has ended, its process not yet")    \
+    X(DOWN,     "down",     "no process; a restart is planned")                 \
+    X(CLOSING,  "closing",  "let go, or told to end; no restart")
+// clang-format on
+
+enum link_state {
+#define X(id, name, note) LINK_##id,
+    LINK_STATES(X)
+#undef X
+};
+
+static const char *const state_names[] = {
+#define X(id, name, note) [LINK_##id] = name,
+    LINK_STATES(X)
+#undef X
+};
+
+enum {
+    HELLO_WAIT_MS = 2000,
+    START_WAIT_MS = 5000,    /* spawned, but no hello: killed and tried again */
+    BACKOFF_MAX_MS = 5000,
+    BACKOFF_STEP_MS = 50,
+    STEADY_MS = 5000,        /* a gateway that lived so long restarts at once */
+    KILL_AFTER_MS = 3000     /* beyond the drain time */
+};
+
+struct waiter {
+    struct list link;
+    uint64_t epoch;
+    void (*acked)(const struct gateway_ack *ack, void *arg);
+    void *arg;
+};
+
+struct gateway_link {
+    uv_loop_t *loop;                   /* borrowed */
+    const struct config *config;       /* borrowed */
+    struct gateway_link_events events;
+    void *arg;
+
+    enum link_state state;
+    char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+    int control;                       /* listening control socket; owned */
+    int counters_fd;                   /* owned */
+    struct counters *counters;         /* owned mapping */
+    char **listen;                     /* owned; with real ports */
+    size_t nlisten;
+    int listen_fds[CONTROL_FDS_MAX];   /* owned; address by address, one for each worker */
+    size_t nlisten_fds;
+    unsigned workers;
+
+    int connection;                    /* owned; -1: none */
+    struct control_reader reader;
+    int pidfd;                         /* owned; -1: none */
+    pid_t pid;                         /* 0: none */
+    int64_t since_ms;                  /* wall clock */
+    uint64_t up_ns;
+    unsigned restarts;
+    unsigned failures;                 /* in a row */
+    bool restarted;                    /* UP, but the newest table is not acknowledged */
+
+    json_t *table;                     /* owned; the newest, NULL before the first */
+    uint64_t epoch;                    /* of the newest that the gateway has acknowledged */
+    struct list waiters;
+
+    uv_poll_t *poll;                   /* on connection; owned, NULL: none */
+    uv_poll_t *exit_poll;              /* on pidfd; owned, NULL: none */
+    uv_timer_t timer;                  /* first step, restart, deadlines */
+    void (*closed)(void *arg);
+    void *closed_arg;
+};
+
+static void on_connection(uv_poll_t *poll, int status, int events);
+static void start(struct gateway_link *g);
+
+static void set_state(struct gateway_link *g, enum link_state next)
+{
+#define TO(id) (1u << LINK_##id)
+    static const unsigned allowed[] = {
+        [LINK_STARTING] = TO(UP) | TO(ENDING) | TO(DOWN) | TO(CLOSING),
+        [LINK_UP] = TO(ENDING) | TO(DOWN) | TO(CLOSING),
+        [LINK_ENDING] = TO(DOWN) | TO(CLOSING),
+        [LINK_DOWN] = TO(STARTING) | TO(DOWN) | TO(CLOSING),
+        [LINK_CLOSING] = 0,
+    };
+#undef TO
+    ALWAYS(allowed[g->state] & 1u << next);
+    g->state = next;
+    ALWAYS(next != LINK_UP || g->connection >= 0);
+    ALWAYS(next != LINK_DOWN || (g->connection < 0 && g->pidfd < 0));
+}
+
+static uv_poll_t *poll_new(struct gateway_link *g, int fd, uv_poll_cb cb)
+{
+    uv_poll_t *poll = NEW(uv_poll_t);
+    int rc = uv_poll_init(g->loop, poll, fd);
+
+    ALWAYS(rc == 0); /* fails only for descriptors that are not pollable, or twice there */
+    poll->data = g;
+    uv_poll_start(poll, UV_READABLE, cb);
+    return poll;
+}
+
+/* Before its descriptor is closed. */
+static void poll_free(uv_poll_t **poll)
+{
+    if (*poll)
+        uv_close((uv_handle_t *)*poll, (uv_close_cb)free);
+    *poll = NULL;
+}
+
+/* --- descriptors -------------------------------------------------------------- */
+
+static int connect_control(struct gateway_link *g)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    memcpy(a.sun_path, g->path, sizeof(a.sun_path));
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static int open_control(struct gateway_link *g, struct err *err)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+
+    memcpy(a.sun_path, g->path, sizeof(a.sun_path));
+    unlink(g->path); /* nobody answered there: left over from a killed gateway */
+    g->control = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    mode_t old = umask(0177);
+    int rc = g->control < 0 ? -1 : bind(g->control, (struct sockaddr *)&a, sizeof(a));
+    umask(old);
+    if (rc < 0 || listen(g->control, 8) < 0)
+        return err_set(err, 500, "cannot make the control socket %s: %s", g->path, strerror(errno));
+    return 0;
+}
+
+static int open_listeners(struct gateway_link *g, struct err *err)
+{
+    char actual[LISTEN_TEXT_MAX];
+
+    g->workers = g->config->workers;
+    while (g->config->listen[g->nlisten])
+        g->nlisten++;
+    if (g->nlisten * g->workers + 2 > CONTROL_FDS_MAX)
+        return err_set(err, 400, "%zu addresses times %u workers are more than %d sockets",
+                       g->nlisten, g->workers, CONTROL_FDS_MAX - 2);
+    g->listen = mem_zero((g->nlisten + 1) * sizeof(*g->listen));
+    for (size_t i = 0; i < g->nlisten; i++) {
+        if (listen_open(g->config->listen[i], g->workers, g->listen_fds + g->nlisten_fds, actual,
+                        err) < 0)
+            return -1;
+        g->nlisten_fds += g->workers;
+        g->listen[i] = str_dup(actual);
+    }
+    return 0;
+}
+
+static void close_listeners(struct gateway_link *g)
+{
+    for (size_t i = 0; i < g->nlisten_fds; i++)
+        close(g->listen_fds[i]);
+    g->nlisten_fds = 0;
+}
+
+/* --- hello --------------------------------------------------------------------- */
+
+static void watch_exit(struct gateway_link *g);
+
+/* Takes the sockets and the segment of a gateway that was here before us. */
+static int take_over(struct gateway_link *g, json_t *hello, struct err *err)
+{
+    json_t *listen = json_object_get(hello, "listen");
+    struct control_reader *r = &g->reader;
+
+    g->workers = (unsigned)json_integer_value(json_object_get(hello, "workers"));
+    g->nlisten = json_array_size(listen);
+    if (g->nlisten == 0 || r->nfds != 2 + g->nlisten * g->workers)
+        return err_set(err, 500, "the gateway that runs there handed over %zu descriptors, not %zu",
+                       r->nfds, 2 + g->nlisten * g->workers);
+    g->listen = mem_zero((g->nlisten + 1) * sizeof(*g->listen));
+    for (size_t i = 0; i < g->nlisten; i++)
+        g->listen[i] = str_dup(json_string_value(json_array_get(listen, i)));
+    g->counters_fd = r->fds[0];
+    g->control = r->fds[1];
+    g->nlisten_fds = r->nfds - 2;
+    memcpy(g->listen_fds, r->fds + 2, g->nlisten_fds * sizeof(int));
+    r->nfds = 0;
+    return 0;
+}
+
+static void warn_of_changes(const struct gateway_link *g)
+{
+    size_t n = 0;
+    bool same = g->workers == g->config->workers;
+
+    for (; g->config->listen[n]; n++)
+        same &= n < g->nlisten && strcmp(g->config->listen[n], g->listen[n]) == 0;
+    if (!same || n != g->nlisten)
+        log_warn("the running gateway keeps its `listen` and `workers`; they change when segue is "
+                 "stopped and started");
+}
+
+/* Reads until the hello has come; at start only, so waiting is no harm. */
+static json_t *wait_hello(struct gateway_link *g, struct err *err)
+{
+    uint64_t deadline = clock_ns() + HELLO_WAIT_MS * UINT64_C(1000000);
+    struct span message;
+    bool broken;
+
+    while (clock_ns() < deadline) {
+        struct pollfd p = {g->connection, POLLIN, 0};
+        if (poll(&p, 1, HELLO_WAIT_MS) != 1)
+            break;
+        if (control_read(&g->reader, g->connection, err) <= 0)
+            break;
+        if (control_next(&g->reader, &message, &broken))
+            return json_loadb(message.p, message.n, 0, NULL);
+    }
+    err_set(err, 500,
+            "a gateway holds %s but does not answer; end it, or remove the file if it is stale",
+            g->path);
+    return NULL;
+}
+
+static void note_hello(struct gateway_link *g, json_t *hello)
+{
+    g->pid = (pid_t)json_integer_value(json_object_get(hello, "pid"));
+    g->epoch = (uint64_t)json_integer_value(json_object_get(hello, "epoch"));
+    g->since_ms = clock_wall_ms();
+    g->up_ns = clock_ns();
+    watch_exit(g);
+}
+
+static int adopt(struct gateway_link *g, struct err *err)
+{
+    json_t *hello = wait_hello(g, err);
+
+    if (!hello)
+        return -1;
+    int rc = take_over(g, hello, err);
+    if (rc == 0) {
+        g->counters = counters_map(g->counters_fd, err);
+        rc = g->counters ? 0 : -1;
+    }
+    if (rc == 0) {
+        note_hello(g, hello);
+        warn_of_changes(g);
+        log_info("adopted the running gateway, pid %d, epoch %llu", (int)g->pid,
+                 (unsigned long long)g->epoch);
+    }
+    json_decref(hello);
+    return rc;
+}
+
+/* --- messages -------------------------------------------------------------------- */
+
+static void send_json(struct gateway_link *g, json_t *j)
+{
+    struct err err;
+    char *text = json_dumps(j, JSON_COMPACT);
+
+    /* If it fails the connection's end is on its way to on_connection(). */
+    if (control_send(g->connection, span_str(text), NULL, 0, &err) < 0)
+        log_warn("the gateway (pid %d) does not take a message: %s", (int)g->pid, err.text);
+    free(text);
+}
+
+static void on_ack(struct gateway_link *g, json_t *message)
+{
+    struct gateway_ack ack = {
+        .epoch = (uint64_t)json_integer_value(json_object_get(message, "epoch")),
+        .acked_ns = (uint64_t)json_integer_value(json_object_get(message, "acked_ns")),
+    };
+    uint64_t newest =
+        g->table ? (uint64_t)json_integer_value(json_object_get(g->table, "epoch")) : 0;
+    bool first = ack.epoch >= newest;
+
+    g->epoch = ack.epoch;
+    LIST_FOR_EACH_SAFE(it, &g->waiters) {
+        struct waiter *w = CONTAINER_OF(it, struct waiter, link);
+        if (w->epoch > ack.epoch)
+            break;
+        list_remove(&w->link);
+        w->acked(&ack, w->arg);
+        free(w);
+    }
+    if (first && g->restarted) {
+        g->restarted = false;
+        g->events.on_up(g->arg);
+    }
+}
+
+static void on_hello(struct gateway_link *g, json_t *message)
+{
+    control_reader_fini(&g->reader); /* duplicates of what we hold */
+    note_hello(g, message);
+    uv_timer_stop(&g->timer);
+    set_state(g, LINK_UP);
+    log_info("gateway is up, pid %d", (int)g->pid);
+    if (g->table) {
+        g->restarted = true; /* on_up comes with the acknowledgement */
+        send_json(g, g->table);
+    } else {
+        g->events.on_up(g->arg);
+    }
+}
+
+static void on_message(struct gateway_link *g, json_t *message)
+{
+    const char *type = json_string_value(json_object_get(message, "type"));
+
+    if (type && strcmp(type, "ack") == 0)
+        on_ack(g, message);
+    else if (type && strcmp(type, "hello") == 0 && g->state == LINK_STARTING)
+        on_hello(g, message);
+    else if (type && strcmp(type, "refused") == 0)
+        log_error("the gateway refused a table: %s",
+                  json_string_value(json_object_get(message, "message")));
+    else
+        log_error("the gateway sent an unexpected message");
+}
+
+/* --- life of the process ----------------------------------------------------------- */
+
+static void close_connection(struct gateway_link *g)
+{
+    if (g->connection < 0)
+        return;
+    poll_free(&g->poll);
+    close(g->connection);
+    g->connection = -1;
+    control_reader_fini(&g->reader);
+}
+
+static void finish_close(struct gateway_link *g);
+
+static void on_restart(uv_timer_t *timer)
+{
+    start(timer->data);
+}
+
+/* The process is gone for certain. */
+static void gone(struct gateway_link *g)
+{
+    uint64_t lived_ms = g->up_ns ? (clock_ns() - g->up_ns) / 1000000 : 0;
+
+    if (g->pidfd >= 0) {
+        poll_free(&g->exit_poll);
+        close(g->pidfd);
+        g->pidfd = -1;
+    }
+    g->pid = 0;
+    if (g->state == LINK_CLOSING) {
+        finish_close(g);
+        return;
+    }
+    g->failures = lived_ms >= STEADY_MS ? 0 : g->failures + 1;
+    uint64_t wait = g->failures < 2 ? 0 : (uint64_t)BACKOFF_STEP_MS << (g->failures - 2);
+    if (g->failures > 8 || wait > BACKOFF_MAX_MS)
+        wait = BACKOFF_MAX_MS;
+    g->up_ns = 0;
+    g->restarts++;
+    set_state(g, LINK_DOWN);
+    uv_timer_start(&g->timer, on_restart, wait, 0);
+}
+
+static void on_exit_poll(uv_poll_t *poll, int status, int events)
+{
+    struct gateway_link *g = poll->data;
+
+    if (g->connection >= 0) {
+        /* Its last messages may still be in the socket; its end is there too. */
+        on_connection(g->poll, 0, UV_READABLE);
+        if (g->connection >= 0)
+            return;
+    }
+    if (g->pidfd >= 0)
+        gone(g);
+}
+
+static void watch_exit(struct gateway_link *g)
+{
+    if (g->pidfd >= 0)
+        return;
+    g->pidfd = (int)syscall(SYS_pidfd_open, g->pid, 0);
+    if (g->pidfd < 0)
+        return;
+    fcntl(g->pidfd, F_SETFD, FD_CLOEXEC);
+    g->exit_poll = poll_new(g, g->pidfd, on_exit_poll);
+}
+
+static void kill_it(struct gateway_link *g)
+{
+    if (g->pidfd >= 0)
+        syscall(SYS_pidfd_send_signal, g->pidfd, SIGKILL, NULL, 0);
+}
+
+/* Its connection has ended: it is dead, or of no use any more. */
+static void lost(struct gateway_link *g, const char *why)
+{
+    close_connection(g);
+    if (g->state != LINK_CLOSING) {
+        log_error("gateway (pid %d) is gone: %s", (int)g->pid, why);
+        set_state(g, LINK_ENDING);
+        kill_it(g);
+        g->events.on_down(why, g->arg);
+    }
+    if (g->pidfd < 0)
+        gone(g);
+}
+
+static void on_connection(uv_poll_t *poll, int status, int events)
+{
+    struct gateway_link *g = poll->data;
+    struct err err = {0};
+    struct span text;
+    bool broken = false;
+
+    if (g->connection < 0)
+        return;
+    int rc = control_read(&g->reader, g->connection, &err);
+    if (rc < 0 && err.status == 0)
+        return;
+    if (rc <= 0) {
+        lost(g, rc == 0 ? "it closed its control connection" : err.text);
+        return;
+    }
+    while (g->connection >= 0 && control_next(&g->reader, &text, &broken)) {
+        json_t *message = json_loadb(text.p, text.n, 0, NULL);
+        on_message(g, message);
+        json_decref(message);
+    }
+    if (broken)
+        lost(g, "it sent an oversized message");
+}
+
+static void watch_connection(struct gateway_link *g)
+{
+    fcntl(g->connection, F_SETFL, O_NONBLOCK);
+    g->poll = poll_new(g, g->connection, on_connection);
+}
+
+static void on_exit(uv_process_t *process, int64_t status, int signal)
+{
+    if (signal)
+        log_warn("gateway process %d ended by signal %d", process->pid, signal);
+    else
+        log_info("gateway process %d ended with status %lld", process->pid, (long long)status);
+    uv_close((uv_handle_t *)process, (uv_close_cb)free);
+}
+
+static char *list_fds(size_t first, size_t n)
+{
+    struct buf b = {0};
+
+    for (size_t i = 0; i < n; i++)
+        buf_addf(&b, "%s%zu", i ? "," : "", first + i);
+    return buf_take(&b);
+}
+
+static int spawn(struct gateway_link *g)
+{
+    enum { CONTROL_FD = 3, COUNTERS_FD = 4, LISTEN_FD = 5 };
+    uv_process_t *process = NEW(uv_process_t);
+    uv_stdio_container_t io[LISTEN_FD + CONTROL_FDS_MAX];
+    char *workers = str_fmt("%u", g->workers);
+    char *fds = list_fds(LISTEN_FD, g->nlisten_fds);
+    char **argv = mem_zero((16 + 2 * g->nlisten) * sizeof(*argv));
+    size_t n = 0;
+    uv_process_options_t options = {
+        .file = "/proc/self/exe",
+        .args = argv,
+        .stdio = io,
+        .stdio_count = (int)(LISTEN_FD + g->nlisten_fds),
+        .flags = UV_PROCESS_DETACHED, /* outlives us, and Ctrl-C on our terminal */
+        .exit_cb = on_exit,
+    };
+    char *const fixed[] = {"segue",      "gateway",    "--control-fd", "3", "--counters-fd", "4",
+                           "--workers",  workers,      "--listen-fds", fds, "--log-level",
+                           g->config->log_level};
+
+    memcpy(argv, fixed, sizeof(fixed));
+    n = COUNT_OF(fixed);
+    for (size_t i = 0; i < g->nlisten; i++) {
+        argv[n++] = "--listen";
+        argv[n++] = g->listen[i];
+    }
+    io[0].flags = UV_IGNORE;
+    for (int i = 1; i < options.stdio_count; i++) {
+        io[i].flags = UV_INHERIT_FD;
+        io[i].data.fd = i == 1              ? 2 /* nothing of it may end up in our output */
+                        : i == CONTROL_FD   ? g->control
+                        : i == COUNTERS_FD  ? g->counters_fd
+                        : i >= LISTEN_FD    ? g->listen_fds[i - LISTEN_FD]
+                                            : i;
+    }
+    int rc = uv_spawn(g->loop, process, &options);
+    if (rc == 0) {
+        g->pid = process->pid;
+        uv_unref((uv_handle_t *)process);
+    } else {
+        uv_close((uv_handle_t *)process, (uv_close_cb)free);
+    }
+    free(argv);
+    free(fds);
+    free(workers);
+    return rc;
+}
+
+static void on_start_timeout(uv_timer_t *timer)
+{
+    struct gateway_link *g = timer->data;
+
+    log_error("the gateway (pid %d) did not say hello within %d ms", (int)g->pid, START_WAIT_MS);
+    lost(g, "no hello");
+}
+
+static void start(struct gateway_link *g)
+{
+    int rc = spawn(g);
+
+    g->state = LINK_STARTING;
+    if (rc == 0) {
+        watch_exit(g);
+        g->connection = connect_control(g);
+        if (g->connection >= 0)
+            watch_connection(g);
+    }
+    if (rc < 0 || g->connection < 0) {
+        log_error("cannot start the gateway: %s", rc < 0 ? uv_strerror(rc) : strerror(errno));
+        kill_it(g);
+        close_connection(g);
+        if (g->pidfd >= 0)
+            set_state(g, LINK_ENDING); /* gone() comes with its exit */
+        else
+            gone(g);
+        return;
+    }
+    uv_timer_start(&g->timer, on_start_timeout, START_WAIT_MS, 0);
+}
+
+/* The first step happens in the loop, so that no event comes before
+ * gateway_link_new() has returned. */
+static void on_begin(uv_timer_t *timer)
+{
+    struct gateway_link *g = timer->data;
+
+    if (g->connection >= 0)
+        g->events.on_up(g->arg);
+    else
+        start(g);
+}
+
+/* --- the interface ------------------------------------------------------------------ */
+
+static void release(struct gateway_link *g)
+{
+    close_listeners(g);
+    control_reader_fini(&g->reader);
+    if (g->connection >= 0)
+        close(g->connection);
+    if (g->pidfd >= 0)
+        close(g->pidfd);
+    if (g->control >= 0)
+        close(g->control);
+    if (g->counters_fd >= 0)
+        close(g->counters_fd);
+    counters_unmap(g->counters);
+    for (size_t i = 0; g->listen && i < g->nlisten; i++)
+        free(g->listen[i]);
+    free(g->listen);
+    json_decref(g->table);
+    while (!list_empty(&g->waiters)) {
+        struct waiter *w = CONTAINER_OF(g->waiters.next, struct waiter, link);
+        list_remove(&w->link);
+        free(w);
+    }
+    free(g);
+}
+
+struct gateway_link *gateway_link_new(uv_loop_t *loop, const struct config *config,
+                                      const struct gateway_link_events *events, void *arg,
+                                      struct err *err)
+{
+    struct gateway_link *g = NEW(struct gateway_link);
+    int rc = 0;
+
+    g->loop = loop;
+    g->config = config;
+    g->events = *events;
+    g->arg = arg;
+    g->control = g->counters_fd = g->connection = g->pidfd = -1;
+    g->state = LINK_STARTING;
+    list_init(&g->waiters);
+    char *path = str_fmt("%s/gateway.sock", config->state);
+    if (strlen(path) >= sizeof(g->path))
+        rc = err_set(err, 400, "the path %s is longer than %zu bytes; choose a shorter `state`",
+                     path, sizeof(g->path) - 1);
+    else
+        strcpy(g->path, path);
+    free(path);
+    if (rc == 0) {
+        g->connection = connect_control(g);
+        if (g->connection >= 0) {
+            rc = adopt(g, err);
+        } else if (open_listeners(g, err) < 0 || open_control(g, err) < 0 ||
+                   (g->counters_fd = counters_create(err)) < 0 ||
+                   !(g->counters = counters_map(g->counters_fd, err))) {
+            rc = -1;
+        }
+    }
+    if (rc < 0) {
+        poll_free(&g->exit_poll);
+        release(g);
+        return NULL;
+    }
+    if (g->connection >= 0) {
+        g->state = LINK_UP;
+        watch_connection(g);
+    }
+    uv_timer_init(loop, &g->timer);
+    g->timer.data = g;
+    uv_timer_start(&g->timer, on_begin, 0, 0);
+    return g;
+}
+
+void gateway_link_publish(struct gateway_link *g, json_t *table,
+                          void (*acked)(const struct gateway_ack *ack, void *arg), void *arg)
+{
+    struct waiter *w = NEW(struct waiter);
+
+    w->epoch = (uint64_t)json_integer_value(json_object_get(table, "epoch"));
+    w->acked = acked;
+    w->arg = arg;
+    ALWAYS(w->epoch > g->epoch);
+    list_append(&g->waiters, &w->link);
+    json_object_set_new(table, "type", json_string("table"));
+    json_decref(g->table);
+    g->table = table;
+    if (g->state == LINK_UP)
+        send_json(g, table);
+}
+
+uint64_t gateway_link_epoch(const struct gateway_link *g)
+{
+    return g->epoch;
+}
+
+const char *gateway_link_listen(const struct gateway_link *g)
+{
+    return g->listen[0];
+}
+
+void gateway_link_replica(const struct gateway_link *g, int slot, struct replica_counters *out)
+{
+    memset(out, 0, sizeof(*out));
+    ALWAYS(slot >= 0 && slot < COUNTERS_SLOTS);
+    for (unsigned i = 0; i < COUNTERS_WORKERS; i++) {
+        const struct replica_row *r = &g->counters->replicas[slot][i];
+        uint64_t last = counter_read(&r->last_start_ns);
+        out->in_flight += replica_row_in_flight(r);
+#define X(name) out->name += counter_read(&r->name);
+        REPLICA_COUNTERS(X)
+#undef X
+        if (last > out->last_start_ns)
+            out->last_start_ns = last;
+    }
+}
+
+void gateway_link_counters(const struct gateway_link *g, struct gateway_counters *out)
+{
+    uint64_t closed = 0, unheld = 0, opened = 0;
+
+    memset(out, 0, sizeof(*out));
+    for (unsigned i = 0; i < COUNTERS_WORKERS; i++) {
+        const struct worker_row *r = &g->counters->workers[i];
+        out->requests += counter_read(&r->requests);
+        out->answered += counter_read(&r->answered);
+        out->errors_4xx += counter_read(&r->errors_4xx);
+        out->errors_5xx += counter_read(&r->errors_5xx);
+        out->refused += counter_read(&r->refused);
+        closed += counter_read(&r->closed);
+        opened += counter_read(&r->opened);
+        unheld += counter_read(&r->unheld);
+        out->held_total += counter_read(&r->held_total);
+        out->hold_expired += counter_read(&r->hold_expired);
+    }
+    out->connections = opened - closed;
+    out->held = out->held_total - unheld;
+}
+
+static long long rss_of(pid_t pid)
+{
+    char path[64];
+    long long pages = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
+    FILE *f = pid ? fopen(path, "re") : NULL;
+    if (f && fscanf(f, "%*d %lld", &pages) != 1)
+        pages = 0;
+    if (f)
+        fclose(f);
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+json_t *gateway_link_json(const struct gateway_link *g)
+{
+    json_t *listen = json_array();
+    char since[CLOCK_TEXT_MAX] = "";
+
+    for (size_t i = 0; i < g->nlisten; i++)
+        json_array_append_new(listen, json_string(g->listen[i]));
+    if (g->pid)
+        clock_text(g->since_ms, since);
+    return json_pack("{s:s, s:i, s:s, s:i, s:I, s:i, s:o, s:I}", "state", state_names[g->state],
+                     "pid", (int)g->pid, "since", since, "restarts", (int)g->restarts, "epoch",
+                     (json_int_t)g->epoch, "workers", (int)g->workers, "listen", listen,
+                     "rss_bytes", (json_int_t)rss_of(g->pid));
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct gateway_link *g = handle->data;
+    void (*closed)(void *) = g->closed;
+    void *arg = g->closed_arg;
+
+    release(g);
+    if (closed)
+        closed(arg);
+}
+
+static void finish_close(struct gateway_link *g)
+{
+    close_connection(g);
+    poll_free(&g->exit_poll);
+    uv_close((uv_handle_t *)&g->timer, on_handle_closed);
+}
+
+static void on_close_timeout(uv_timer_t *timer)
+{
+    struct gateway_link *g = timer->data;
+
+    log_warn("the gateway (pid %d) does not end; killing it", (int)g->pid);
+    kill_it(g);
+}
+
+void gateway_link_close(struct gateway_link *g, bool end, uint64_t drain_ms,
+                        void (*closed)(void *arg), void *arg)
+{
+    bool running = g->connection >= 0 && g->pidfd >= 0;
+
+    g->closed = closed;
+    g->closed_arg = arg;
+    uv_timer_stop(&g->timer);
+    if (g->state != LINK_CLOSING)
+        set_state(g, LINK_CLOSING);
+    if (!end || !running) {
+        if (end)
+            kill_it(g);
+        finish_close(g);
+        return;
+    }
+    /* Our copies go first, or connections would wait in a queue that nobody serves. */
+    close_listeners(g);
+    json_t *stop = json_pack("{s:s, s:I}", "type", "stop", "drain_ms", (json_int_t)drain_ms);
+    send_json(g, stop);
+    json_decref(stop);
+    unlink(g->path);
+    uv_timer_start(&g->timer, on_close_timeout, drain_ms + KILL_AFTER_MS, 0);
+}

@@ -1,0 +1,565 @@
+/*
+ * gateway/client - a connection from outside: requests in, answers out.
+ *
+ *               first byte      head whole       body whole      answer whole
+ *      IDLE ───────────▶ HEAD ───────────▶ BODY ───────────▶ BUSY ───────▶ FLUSH ─┐
+ *        ▲                                                                        │
+ *        └──────────────────────────── keep-alive ────────────────────────────────┤
+ *                                                          last answer: LINGER ◀──┘
+ *
+ * Requests are answered one at a time, in order; while one is being answered
+ * the socket is not read, so a client that sends more waits in the kernel.
+ * The usual request comes with one read and is handled in the read buffer
+ * itself; only parts are kept in `in`.
+ *
+ * A peer that shuts its side while its request is being answered has left: its
+ * engine's time must not be wasted.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "gateway/internal.h"
+
+enum {
+    READS_A_ROUND = 16,
+    LINGER_BYTES = 1 << 20, /* discarded at most, so that a refusal reaches an uploader */
+    LINGER_MS = 2000
+};
+
+static void on_event(struct watch *watch, uint32_t events);
+static void on_timer(struct timer *timer);
+
+static void arm(struct client *c, uint64_t after_ns)
+{
+    timer_set(&c->worker->loop.timers, &c->timer, c->worker->loop.now_ns + after_ns);
+}
+
+static const struct table *table_of(const struct client *c)
+{
+    return c->worker->view->table;
+}
+
+static void set_state(struct client *c, enum client_state next)
+{
+#define TO(id) (1u << CLIENT_##id)
+    static const unsigned allowed[] = {
+        [CLIENT_IDLE] = TO(HEAD) | TO(BODY) | TO(BUSY) | TO(FLUSH) | TO(LINGER) | TO(CLOSED),
+        [CLIENT_HEAD] = TO(BODY) | TO(BUSY) | TO(FLUSH) | TO(LINGER) | TO(CLOSED),
+        [CLIENT_BODY] = TO(BUSY) | TO(FLUSH) | TO(LINGER) | TO(CLOSED),
+        [CLIENT_BUSY] = TO(IDLE) | TO(FLUSH) | TO(LINGER) | TO(CLOSED),
+        [CLIENT_FLUSH] = TO(IDLE) | TO(LINGER) | TO(CLOSED),
+        [CLIENT_LINGER] = TO(CLOSED),
+        [CLIENT_CLOSED] = 0,
+    };
+#undef TO
+    ALWAYS(allowed[c->state] & 1u << next);
+    c->state = next;
+    ALWAYS(c->exchange == NULL || next == CLIENT_BUSY);
+}
+
+/* --- life ------------------------------------------------------------------- */
+
+static void peer_text(struct client *c, const struct sockaddr *peer)
+{
+    const struct sockaddr_in *in = (const void *)peer;
+    const struct sockaddr_in6 *in6 = (const void *)peer;
+
+    if (peer->sa_family == AF_INET)
+        inet_ntop(AF_INET, &in->sin_addr, c->ip, sizeof(c->ip));
+    else if (peer->sa_family == AF_INET6)
+        inet_ntop(AF_INET6, &in6->sin6_addr, c->ip, sizeof(c->ip));
+    else
+        strcpy(c->ip, "unix");
+}
+
+void client_accept(struct worker *w, int fd, const struct sockaddr *peer)
+{
+    struct client *c = NEW(struct client);
+    int one = 1;
+
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    c->worker = w;
+    peer_text(c, peer);
+    timer_init(&c->timer, on_timer);
+    list_append(&w->clients, &c->link);
+    w->nclients++;
+    counter_add(&w->row->opened, 1);
+    if (loop_watch(&w->loop, &c->watch, fd, 0, on_event) < 0) {
+        c->watch.fd = fd;
+        client_close(c);
+        return;
+    }
+    arm(c, table_of(c)->timeouts.idle);
+}
+
+static void release(struct grave *g)
+{
+    free(CONTAINER_OF(g, struct client, grave));
+}
+
+void client_close(struct client *c)
+{
+    if (c->state == CLIENT_CLOSED)
+        return;
+    if (c->exchange)
+        exchange_cancel(c->exchange);
+    set_state(c, CLIENT_CLOSED);
+    list_remove(&c->link);
+    c->worker->nclients--;
+    if (c->worker->draining && c->worker->nclients == 0)
+        c->worker->loop.stop = true;
+    counter_add(&c->worker->row->closed, 1);
+    timer_clear(&c->timer);
+    loop_unwatch(&c->watch);
+    buf_fini(&c->in);
+    buf_fini(&c->out);
+    loop_bury(&c->worker->loop, &c->grave, release);
+}
+
+/* Shuts our side and waits for the peer to do so: closing at once while its
+ * bytes are unread would reset the connection and could destroy our answer. */
+static void linger(struct client *c)
+{
+    buf_fini(&c->in);
+    shutdown(c->watch.fd, SHUT_WR);
+    c->discard = LINGER_BYTES;
+    set_state(c, CLIENT_LINGER);
+    arm(c, LINGER_MS * UINT64_C(1000000));
+    loop_again(&c->worker->loop, &c->watch, EPOLLIN);
+}
+
+/* The end of an answer that is not whole must not look like its end. */
+static void close_cut(struct client *c)
+{
+    struct linger reset = {.l_onoff = 1, .l_linger = 0};
+
+    /* With a length or chunks the missing rest tells; where the connection's end
+     * is the answer's end, only a reset does. */
+    if (c->close_delimited)
+        setsockopt(c->watch.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    client_close(c);
+}
+
+void client_cut(struct client *c)
+{
+    if (c->state == CLIENT_CLOSED)
+        return;
+    if (buf_pending(&c->out) == 0) {
+        close_cut(c);
+        return;
+    }
+    c->cut = true;
+    set_state(c, CLIENT_FLUSH);
+}
+
+/* --- out --------------------------------------------------------------------- */
+
+int client_send(struct client *c, struct iovec *pieces, int n)
+{
+    bool was_empty = buf_pending(&c->out) == 0;
+
+    if (c->state == CLIENT_CLOSED ||
+        socket_send(c->worker, c->watch.fd, &c->out, pieces, n) < 0)
+        return -1;
+    if (was_empty && buf_pending(&c->out))
+        arm(c, table_of(c)->timeouts.send);
+    return 0;
+}
+
+static void feed(struct client *c, char *p, size_t n);
+static void read_on(struct client *c);
+
+/* After a whole answer that the client has taken. */
+static void next_request(struct client *c)
+{
+    if (!c->keep_alive || c->worker->draining) {
+        /* Nothing unread can be there if the last read was short: plain close. */
+        if (c->readable || buf_pending(&c->in))
+            linger(c);
+        else
+            client_close(c);
+        return;
+    }
+    set_state(c, CLIENT_IDLE);
+    c->close_delimited = false;
+    arm(c, table_of(c)->timeouts.idle);
+    if (c->feeding)
+        return; /* its loop goes on */
+    if (buf_pending(&c->in))
+        feed(c, NULL, 0);
+    if (c->state <= CLIENT_BODY && c->readable)
+        loop_again(&c->worker->loop, &c->watch, EPOLLIN);
+}
+
+void client_answered(struct client *c)
+{
+    counter_add(&c->worker->row->answered, 1);
+    timer_clear(&c->timer);
+    if (buf_pending(&c->out)) {
+        set_state(c, CLIENT_FLUSH);
+        arm(c, table_of(c)->timeouts.send);
+        return;
+    }
+    next_request(c);
+}
+
+void client_reply(struct client *c, int status, const char *content_type, const char *headers,
+                  struct span body)
+{
+    struct buf *b = &c->worker->lines;
+    struct iovec pieces[2] = {{0}, {(char *)body.p, c->head_only ? 0 : body.n}};
+
+    if (c->state == CLIENT_CLOSED)
+        return;
+    if (c->worker->draining)
+        c->keep_alive = false;
+    buf_clear(b);
+    buf_addf(b, "HTTP/1.1 %d %s\r\n%s", status, http_reason(status), worker_date(c->worker));
+    if (content_type)
+        buf_addf(b, "Content-Type: %s\r\n", content_type);
+    buf_addf(b, "Content-Length: %zu\r\n%s%s\r\n", body.n, headers ? headers : "",
+             !c->keep_alive   ? "Connection: close\r\n"
+             : c->minor == 0 ? "Connection: keep-alive\r\n"
+                             : "");
+    pieces[0] = (struct iovec){buf_head(b), buf_pending(b)};
+    if (client_send(c, pieces, 2) < 0)
+        client_close(c);
+    else
+        client_answered(c);
+}
+
+void client_error(struct client *c, enum gateway_error e, const char *fmt, ...)
+{
+    const struct gateway_error_row *row = gateway_error_row(e);
+    struct buf body = {0};
+    char text[1024];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    buf_add_str(&body, "{\"error\":{\"message\":\"");
+    buf_add_json(&body, span_str(text));
+    buf_addf(&body, "\",\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}\n", row->type, row->code);
+    counter_add(row->status >= 500 ? &c->worker->row->errors_5xx : &c->worker->row->errors_4xx, 1);
+    client_reply(c, row->status, "application/json",
+                 row->status == 503 ? "Retry-After: 1\r\n" : NULL, buf_span(&body));
+    buf_fini(&body);
+}
+
+/* --- in ---------------------------------------------------------------------- */
+
+/* An answer after which the connection ends: what comes behind it cannot be trusted. */
+#define REFUSE(c, ...) ((c)->keep_alive = false, client_error((c), __VA_ARGS__))
+
+static void refuse_head(struct client *c, enum http_fault fault)
+{
+    enum gateway_error e = GATEWAY_ERROR_BAD_REQUEST;
+
+    switch (http_fault_status(fault)) {
+    case 431: e = GATEWAY_ERROR_HEAD_TOO_LARGE; break;
+    case 417: e = GATEWAY_ERROR_EXPECTATION; break;
+    case 505: e = GATEWAY_ERROR_VERSION; break;
+    }
+    c->minor = 1;
+    c->head_only = false;
+    REFUSE(c, e, "%s", http_fault_text(fault));
+}
+
+static void too_large(struct client *c)
+{
+    REFUSE(c, GATEWAY_ERROR_TOO_LARGE, "the body is larger than %zu bytes (limits.body_bytes)",
+           table_of(c)->limits.body_bytes);
+}
+
+/* A whole request; p stays valid for this call. */
+static void handle(struct client *c, const struct http_request_head *head, struct span body)
+{
+    timer_clear(&c->timer);
+    counter_add(&c->worker->row->requests, 1);
+    set_state(c, CLIENT_BUSY);
+    if (page_answer(c, head))
+        return;
+    exchange_begin(c, head, body);
+}
+
+/* What both the first look at a head and a later one need. */
+static void take_head(struct client *c, const struct http_request_head *head)
+{
+    c->minor = head->minor;
+    c->keep_alive = head->keep_alive;
+    c->head_only = head->method == HTTP_HEAD;
+    c->close_delimited = false;
+}
+
+/* The head is whole and the body has begun to arrive: is it welcome? */
+static bool begin_body(struct client *c, const struct http_request_head *head, size_t head_len,
+                       size_t have)
+{
+    if (head->framing == HTTP_BODY_LENGTH &&
+        head->content_length > table_of(c)->limits.body_bytes) {
+        too_large(c);
+        return false;
+    }
+    c->head_len = head_len;
+    c->body_len = 0;
+    c->framing = head->framing;
+    c->content_length = head->framing == HTTP_BODY_LENGTH ? (size_t)head->content_length : 0;
+    chunk_decoder_init(&c->chunks);
+    if (head->expect_continue && head->minor >= 1 && have == 0) {
+        struct iovec go = {"HTTP/1.1 100 Continue\r\n\r\n", 25};
+        if (client_send(c, &go, 1) < 0) {
+            client_close(c);
+            return false;
+        }
+    }
+    set_state(c, CLIENT_BODY);
+    arm(c, table_of(c)->timeouts.body);
+    return true;
+}
+
+/* Bytes at p, the head already understood: used = 0 and *keep if more is needed. */
+static size_t step_body(struct client *c, char *p, size_t n, size_t *keep)
+{
+    struct http_request_head head;
+    size_t used = 0, body_len = 0, data = 0;
+    bool done = false;
+
+    *keep = n;
+    if (c->framing == HTTP_BODY_LENGTH) {
+        body_len = c->content_length;
+        used = c->head_len + body_len;
+        if (n < used)
+            return 0;
+    } else {
+        size_t at = c->head_len + c->body_len;
+        size_t raw = 0;
+        enum http_fault fault = chunk_decode(&c->chunks, p + at, n - at, &data, &raw, &done);
+        if (fault != HTTP_FAULT_NONE) {
+            refuse_head(c, fault);
+            return 0;
+        }
+        c->body_len += data;
+        if (c->body_len > table_of(c)->limits.body_bytes) {
+            too_large(c);
+            return 0;
+        }
+        if (!done) {
+            *keep = c->head_len + c->body_len; /* what was framing is gone */
+            return 0;
+        }
+        body_len = c->body_len;
+        used = at + raw;
+    }
+    /* Parsed once more: the first time its spans pointed into another buffer. */
+    enum http_fault fault = http_parse_request(&head, p, c->head_len);
+    ALWAYS(fault == HTTP_FAULT_NONE);
+    handle(c, &head, span_of(p + c->head_len, body_len));
+    return used;
+}
+
+static size_t step_head(struct client *c, char *p, size_t n, size_t *keep)
+{
+    struct http_request_head head;
+    size_t limit = table_of(c)->limits.head_bytes;
+    size_t skip = c->scanned ? 0 : http_skip_empty_lines(p, n);
+
+    *keep = n;
+    if (skip)
+        return skip;
+    if (n == 1 && p[0] == '\r')
+        return 0; /* perhaps half an empty line */
+    size_t len = http_head_end(p, n, &c->scanned);
+    if (len > limit || (len == 0 && n > limit)) {
+        refuse_head(c, HTTP_FAULT_HEAD_TOO_LARGE);
+        return 0;
+    }
+    if (len == 0) {
+        if (c->state == CLIENT_IDLE && n) {
+            set_state(c, CLIENT_HEAD);
+            arm(c, table_of(c)->timeouts.head);
+        }
+        return 0;
+    }
+    c->scanned = 0;
+    enum http_fault fault = http_parse_request(&head, p, len);
+    if (fault != HTTP_FAULT_NONE) {
+        refuse_head(c, fault);
+        return 0;
+    }
+    take_head(c, &head);
+    if (head.framing == HTTP_BODY_NONE) {
+        handle(c, &head, span_of(NULL, 0));
+        return len;
+    }
+    if (head.framing == HTTP_BODY_LENGTH && head.content_length <= n - len &&
+        head.content_length <= table_of(c)->limits.body_bytes) {
+        size_t body_len = (size_t)head.content_length;
+        handle(c, &head, span_of(p + len, body_len));
+        return len + body_len;
+    }
+    if (!begin_body(c, &head, len, n - len))
+        return 0;
+    return step_body(c, p, n, keep);
+}
+
+/* New bytes at p (or none: what is in `in` is looked at again). Handles as many
+ * requests as are whole, until one must wait for its answer. */
+static void feed(struct client *c, char *p, size_t n)
+{
+    bool kept = buf_pending(&c->in) > 0;
+    size_t used = 0, keep = 0;
+
+    if (kept) {
+        buf_add(&c->in, p, n);
+        p = buf_head(&c->in);
+        n = buf_pending(&c->in);
+    }
+    c->feeding = true;
+    while (c->state <= CLIENT_BODY && used < n) {
+        size_t step = c->state == CLIENT_BODY ? step_body(c, p + used, n - used, &keep)
+                                              : step_head(c, p + used, n - used, &keep);
+        if (step == 0)
+            break;
+        used += step;
+    }
+    c->feeding = false;
+    if (c->state == CLIENT_CLOSED || c->state == CLIENT_LINGER)
+        return;
+    /* Kept: the part of a request (BODY, HEAD), or requests that wait their turn. */
+    size_t rest = c->state <= CLIENT_BODY && used < n ? keep : n - used;
+    if (kept) {
+        buf_consume(&c->in, used);
+        if (rest)
+            c->in.len = c->in.pos + rest;
+        else
+            buf_fini(&c->in);
+    } else if (rest) {
+        buf_add(&c->in, p + used, rest);
+    }
+}
+
+static void peer_left(struct client *c)
+{
+    client_close(c);
+}
+
+static void read_on(struct client *c)
+{
+    struct worker *w = c->worker;
+
+    for (int i = 0; i < READS_A_ROUND; i++) {
+        ssize_t n = recv(c->watch.fd, w->scratch, SCRATCH_BYTES, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN) {
+            c->readable = false;
+            return;
+        }
+        if (n <= 0) {
+            peer_left(c);
+            return;
+        }
+        if (c->state == CLIENT_LINGER) {
+            if ((size_t)n >= c->discard) {
+                client_close(c);
+                return;
+            }
+            c->discard -= (size_t)n;
+            continue;
+        }
+        if (n < SCRATCH_BYTES && !c->hangup)
+            c->readable = false; /* a short read has emptied the socket */
+        feed(c, w->scratch, (size_t)n);
+        if (c->state > CLIENT_BODY && c->state != CLIENT_LINGER)
+            return; /* one request at a time */
+        if (!c->readable && c->state != CLIENT_LINGER)
+            return;
+    }
+    if (c->state != CLIENT_CLOSED)
+        loop_again(&w->loop, &c->watch, EPOLLIN);
+}
+
+static void flush(struct client *c)
+{
+    size_t before = buf_pending(&c->out);
+    int all = socket_flush(c->watch.fd, &c->out);
+
+    if (all < 0) {
+        client_close(c);
+        return;
+    }
+    if (c->exchange && c->exchange->upstream &&
+        buf_pending(&c->out) <= table_of(c)->limits.client_buffer_bytes / 2)
+        upstream_resume(c->exchange->upstream);
+    if (all == 0) {
+        if (buf_pending(&c->out) < before)
+            arm(c, table_of(c)->timeouts.send);
+        return;
+    }
+    timer_clear(&c->timer);
+    if (c->state != CLIENT_FLUSH)
+        return;
+    if (c->cut)
+        close_cut(c);
+    else
+        next_request(c);
+}
+
+static void on_event(struct watch *watch, uint32_t events)
+{
+    struct client *c = CONTAINER_OF(watch, struct client, watch);
+
+    if (events & (EPOLLERR | EPOLLHUP)) {
+        client_close(c);
+        return;
+    }
+    if ((events & EPOLLOUT) && buf_pending(&c->out)) {
+        flush(c);
+        if (c->state == CLIENT_CLOSED)
+            return;
+    }
+    if (!(events & (EPOLLIN | EPOLLRDHUP)))
+        return;
+    c->readable = true;
+    c->hangup |= (events & EPOLLRDHUP) != 0;
+    if (c->state <= CLIENT_BODY || c->state == CLIENT_LINGER)
+        read_on(c);
+    else if (events & EPOLLRDHUP)
+        peer_left(c);
+}
+
+static void on_timer(struct timer *timer)
+{
+    struct client *c = CONTAINER_OF(timer, struct client, timer);
+
+    switch (c->state) {
+    case CLIENT_HEAD:
+    case CLIENT_BODY:
+        if (c->state == CLIENT_HEAD)
+            c->minor = 1, c->head_only = false;
+        REFUSE(c, GATEWAY_ERROR_TIMEOUT, "the request did not arrive in time (timeouts.%s)",
+               c->state == CLIENT_HEAD ? "head" : "body");
+        break;
+    case CLIENT_BUSY:  /* it does not take its answer (timeouts.send) */
+    case CLIENT_FLUSH:
+    case CLIENT_IDLE:
+    case CLIENT_LINGER:
+    case CLIENT_CLOSED:
+        client_close(c);
+    }
+}
+
+void client_drain(struct client *c)
+{
+    if (c->state == CLIENT_IDLE)
+        client_close(c);
+    else
+        c->keep_alive = false;
+}

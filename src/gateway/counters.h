@@ -1,0 +1,89 @@
+/*
+ * gateway/counters - what happened, in shared memory.
+ *
+ * A memfd with one row for each (slot, worker) and one for each worker.  A row
+ * has a single writer, its worker; the manager maps the segment and adds the
+ * rows up.  The segment outlives the gateway: the manager holds the memfd and
+ * hands it to the next one.  Rows never go backwards.
+ */
+#pragma once
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+enum {
+    COUNTERS_SLOTS = 4096,
+    COUNTERS_WORKERS = 16,
+    COUNTERS_VERSION = 1 /* of this layout; another one is not adopted */
+};
+
+// clang-format off
+/* What a replica's exchanges came to.  The last five end an exchange there. */
+#define REPLICA_COUNTERS(X)                                             \
+    X(started)   /* sent there because of the route */                  \
+    X(pinned)    /* sent there because the client named the version */  \
+    X(tokens)    /* SSE events relayed */                               \
+    X(finished)  /* whole answer, status below 500 */                   \
+    X(failed)    /* 5xx, or nothing relayed and given up */             \
+    X(truncated) /* cut after the first relayed byte, not by the client */ \
+    X(cancelled) /* the client left */                                  \
+    X(retried)   /* moved elsewhere before the first relayed byte */
+
+#define WORKER_COUNTERS(X)                                              \
+    X(requests)     /* heads understood */                              \
+    X(answered)     /* whole answers of any status */                   \
+    X(errors_4xx)   /* answers made by the gateway itself */            \
+    X(errors_5xx)                                                       \
+    X(refused)      /* connections shed at a limit */                   \
+    X(opened)       /* client connections accepted */                   \
+    X(closed)       /* client connections ended */                      \
+    X(held_total)   /* exchanges that had to wait */                    \
+    X(unheld)       /* exchanges that wait no more */                   \
+    X(hold_expired) /* of those: answered 503 at their deadline */
+// clang-format on
+
+struct replica_row {
+#define X(name) _Atomic uint64_t name;
+    REPLICA_COUNTERS(X)
+#undef X
+    _Atomic uint64_t last_start_ns; /* CLOCK_MONOTONIC of the newest start by the route */
+} __attribute__((aligned(128)));
+
+struct worker_row {
+#define X(name) _Atomic uint64_t name;
+    WORKER_COUNTERS(X)
+#undef X
+} __attribute__((aligned(128)));
+
+struct counters {
+    uint64_t version; /* COUNTERS_VERSION */
+    struct worker_row workers[COUNTERS_WORKERS];
+    struct replica_row replicas[COUNTERS_SLOTS][COUNTERS_WORKERS];
+};
+
+/* The single writer adds without a locked instruction. */
+static inline void counter_add(_Atomic uint64_t *c, uint64_t n)
+{
+    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
+static inline uint64_t counter_read(const _Atomic uint64_t *c)
+{
+    return atomic_load_explicit((_Atomic uint64_t *)c, memory_order_relaxed);
+}
+
+/* Exchanges that a row has begun and not ended. */
+uint64_t replica_row_in_flight(const struct replica_row *r);
+
+/* A new zeroed segment: its memfd (close-on-exec), or -1. */
+int counters_create(struct err *err) MUST_CHECK;
+
+/* Maps a segment; NULL if it is not one of this layout.  counters_unmap() ends it. */
+struct counters *counters_map(int fd, struct err *err);
+void counters_unmap(struct counters *c);
+
+/* Exchanges that a dead gateway left open are booked as truncated. Called by a
+ * gateway before its workers start. Returns how many there were. */
+uint64_t counters_settle(struct counters *c);

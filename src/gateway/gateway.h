@@ -1,0 +1,35 @@
+/*
+ * gateway - the process that carries the traffic.
+ *
+ *   segue gateway --control-fd N --counters-fd N --workers N --listen ADDR... --listen-fds N,N,...
+ *
+ * started by the manager (app/gateway_link).  The main thread talks with the
+ * manager over the control socket; the workers talk with everybody else.
+ */
+#pragma once
+#include <stdint.h>
+
+struct gateway;
+struct table;
+
+/* `segue gateway ...`: returns the exit status. */
+int gateway_main(int argc, char **argv);
+
+/* --- what the workers need of the main thread ------------------------------ */
+
+enum gateway_wish {
+    GATEWAY_RUN,
+    GATEWAY_DRAIN, /* finish what is there, take nothing new */
+    GATEWAY_END    /* now */
+};
+
+/* The newest table with a reference for the caller; NULL before the first. */
+struct table *gateway_table(struct gateway *g);
+enum gateway_wish gateway_wish(struct gateway *g);
+
+/* Worker `index` has adopted the table of this epoch: what it dispatches from
+ * now on goes by it. */
+void gateway_adopted(struct gateway *g, unsigned index, uint64_t epoch);
+
+/* A draining worker has no client left; its thread ends. */
+void gateway_worker_done(struct gateway *g);

@@ -1,0 +1,96 @@
+/*
+ * gateway/table - one immutable state of the routes: which names exist, which
+ * versions get new requests, which replicas answer for them, which limits hold.
+ *
+ * The main thread builds a table from the manager's message and publishes it;
+ * each worker takes a reference when it adopts it, each exchange holds its
+ * worker's view of it.  It is freed when the last has let go.  Nothing in a
+ * table is ever written after table_parse() has returned.
+ */
+#pragma once
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <netinet/in.h>
+
+#include "base/err.h"
+#include "base/span.h"
+
+enum { TABLE_NAME_MAX = 130 }; /* "MODEL@VERSION" */
+
+struct replica_route {
+    unsigned slot;        /* row of the counters, pool of each worker */
+    bool ready;
+    char *address;        /* owned, as all pointers here unless it says borrowed; for people */
+    uint64_t address_id;  /* hash of address: tells a slot's new engine from its old one */
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+        struct sockaddr_un un;
+    } sock;
+    socklen_t sock_len;
+    char *prefix;         /* path prefix of the engine, "" if none */
+    struct span serve_as; /* JSON string with its quotes: what this engine calls the model */
+};
+
+struct version_route {
+    char *name;           /* "v1" */
+    char *tag;            /* "hy-mt@v1" */
+    unsigned weight;      /* share of new requests; 0: pinned ones only */
+    struct replica_route *replicas;
+    size_t nreplicas;
+};
+
+struct model_route {
+    char *name;
+    unsigned index;       /* in table->models */
+    bool expected;        /* a replica may become ready soon: hold */
+    uint64_t hold_ns;
+    unsigned hold_max;    /* for all workers together */
+    unsigned total_weight;
+    struct version_route *versions;
+    size_t nversions;
+};
+
+struct limits {
+    size_t head_bytes, body_bytes;
+    unsigned connections;
+    size_t client_buffer_bytes;
+};
+
+struct timeouts { /* nanoseconds */
+    uint64_t head, body, idle, send, connect, first_byte, between_bytes, upstream_idle;
+};
+
+struct name_entry;
+
+struct table {
+    atomic_uint refs;
+    uint64_t epoch;
+    struct limits limits;
+    struct timeouts timeouts;
+    struct model_route *models;
+    size_t nmodels;
+    struct name_entry *names; /* open addressing; a power of two of them */
+    size_t nnames;
+    char *models_json;        /* the answer to GET /v1/models */
+    size_t models_json_len;
+    char *names_text;         /* "hy-mt, other": for the 404 */
+};
+
+/* What a name in a request means. */
+struct table_match {
+    const struct model_route *model;     /* borrowed from the table */
+    const struct version_route *version; /* set if the client named MODEL@VERSION */
+};
+
+/* Builds a table from a `table` message; one reference. NULL with a sentence. */
+struct table *table_parse(struct span message, struct err *err);
+
+struct table *table_ref(struct table *t);
+void table_unref(struct table *t);
+
+/* Finds a public name, an alias, an engine's own name for the model, or MODEL@VERSION. */
+bool table_find(const struct table *t, struct span name, struct table_match *match);
