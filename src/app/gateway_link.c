@@ -480,7 +480,7 @@ static void watch_connection(struct gateway_link *g)
     g->poll = poll_new(g, g->connection, on_connection);
 }
 
-static void on_exit(uv_process_t *process, int64_t status, int signal)
+static void on_process_exit(uv_process_t *process, int64_t status, int signal)
 {
     if (signal)
         log_warn("gateway process %d ended by signal %d", process->pid, signal);
@@ -513,7 +513,7 @@ static int spawn(struct gateway_link *g)
         .stdio = io,
         .stdio_count = (int)(LISTEN_FD + g->nlisten_fds),
         .flags = UV_PROCESS_DETACHED, /* outlives us, and Ctrl-C on our terminal */
-        .exit_cb = on_exit,
+        .exit_cb = on_process_exit,
     };
     char *const fixed[] = {"segue",      "gateway",    "--control-fd", "3", "--counters-fd", "4",
                            "--workers",  workers,      "--listen-fds", fds, "--log-level",

@@ -14,6 +14,7 @@
 #include <jansson.h>
 #include <uv.h>
 
+#include "base/err.h"
 #include "config/config.h"
 
 struct gateway_link;
