@@ -44,7 +44,8 @@ struct fleet;
 struct replica;
 
 struct fleet_events {
-    /* After every change of a replica's state. The replica is valid; it is
+    /* After every change of a replica's state, also from within fleet_drop() and
+     * fleet_close(), never from within fleet_add(). The replica is valid; it is
      * the last call for it when `gone` is true (its process has ended). */
     void (*on_state)(struct replica *r, bool gone, void *arg);
 };
@@ -65,7 +66,9 @@ void fleet_adopt_end(struct fleet *f);
 /*
  * Asks for a replica "MODEL@VERSION#INDEX".  `first_start`: a start that fails
  * is final (FAILED, no restart): used by deploys.  The version is copied; slot
- * is its index in the counters segment (kept if adopted).
+ * is its index in the counters segment (kept if adopted).  It may have to wait in
+ * STARTING without a process: replicas of one version start one after the other,
+ * and none before a former process of the same name has ended.
  * NULL with err if it cannot even be tried (no such file, not a GGUF, exec error).
  */
 struct replica *fleet_add(struct fleet *f, const struct config_model *m,
@@ -76,8 +79,12 @@ struct replica *fleet_add(struct fleet *f, const struct config_model *m,
  * later), reaped, its row deleted; on_state(gone) at the end. Twice is fine. */
 void fleet_drop(struct replica *r);
 
-/* Leaves all engines running and forgets them (manager's shutdown); or ends them. */
+/* Leaves all engines running and forgets them (manager's shutdown; no more events); or ends
+ * them, with events for each. closed is called once, later; the fleet is freed then. */
 void fleet_close(struct fleet *f, bool end_engines, void (*closed)(void *arg), void *arg);
+
+/* No more patience: SIGKILL for every process that is being ended. */
+void fleet_hurry(struct fleet *f);
 
 const char *replica_name(const struct replica *r);    /* "hy-mt@v1#0" */
 const char *replica_model(const struct replica *r);
@@ -93,7 +100,9 @@ const char *replica_reason(const struct replica *r);
 /* The known question's answer, "" until it was given. */
 const char *replica_answer(const struct replica *r);
 
-/* Facts for people: state, since, pid, address, restarts, rss_bytes, reason, ... New reference. */
+/* Facts for people: name, model, version, state, since, pid, address, prefix, serve_as, slot,
+ * restarts, start_ms (spawn to READY), rss_bytes (of all its processes), log, reason, detail (what
+ * the last look at it said, "" if good), answer. New reference. */
 json_t *replica_json(const struct replica *r);
 
 /* The last `lines` lines of a replica's log (its stdout and stderr), new string; works
