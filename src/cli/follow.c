@@ -18,7 +18,7 @@
 #include "cli/screen.h"
 #include "cli/sse.h"
 
-enum { TICK_MS = 100 };
+enum { TICK_MS = 100, LEFT_COLUMNS = 28 };
 
 struct follow {
     uv_loop_t loop;
@@ -52,12 +52,15 @@ static void draw(struct follow *f, bool over)
         return;
     buf_add_str(&line, "\r\033[K  ");
     ink_add(&line, over ? INK_GREEN : INK_CYAN, f->colour, f->state);
-    size_t width = text_width(f->state);
+    size_t width = text_width(f->state), columns = screen_columns(stderr);
     buf_addf(&line, "%*s%9s", (int)(width < 13 ? 13 - width : 1), "",
              time_text(since(f->state_ns), took));
-    if (f->detail && *f->detail) {
+    if (f->detail && *f->detail && columns > LEFT_COLUMNS) {
+        /* A line that wraps could not be drawn over. */
+        char *detail = span_dup(span_of(f->detail, text_fit(f->detail, columns - LEFT_COLUMNS)));
         buf_add_str(&line, "  ");
-        ink_add(&line, INK_DIM, f->colour, f->detail);
+        ink_add(&line, INK_DIM, f->colour, detail);
+        free(detail);
     }
     if (over)
         buf_add_char(&line, '\n');

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -75,17 +76,44 @@ static uint32_t code_point(const unsigned char *p, size_t n)
     return c;
 }
 
+/* Columns of the character at *i, which is moved past it. */
+static size_t next_width(const char *text, size_t len, size_t *i)
+{
+    size_t n = utf8_length(text + *i, len - *i);
+    uint32_t c = n ? code_point((const unsigned char *)text + *i, n) : 0xfffd;
+
+    *i += n ? n : 1;
+    return within(c, zero, COUNT_OF(zero)) ? 0 : within(c, wide, COUNT_OF(wide)) ? 2 : 1;
+}
+
 size_t text_width(const char *text)
 {
     size_t width = 0, len = strlen(text);
 
-    for (size_t i = 0; i < len;) {
-        size_t n = utf8_length(text + i, len - i);
-        uint32_t c = n ? code_point((const unsigned char *)text + i, n) : 0xfffd;
-        width += within(c, zero, COUNT_OF(zero)) ? 0 : within(c, wide, COUNT_OF(wide)) ? 2 : 1;
-        i += n ? n : 1;
-    }
+    for (size_t i = 0; i < len;)
+        width += next_width(text, len, &i);
     return width;
+}
+
+size_t text_fit(const char *text, size_t columns)
+{
+    size_t width = 0, len = strlen(text), fit = 0;
+
+    while (fit < len) {
+        size_t i = fit;
+        width += next_width(text, len, &i);
+        if (width > columns)
+            break;
+        fit = i;
+    }
+    return fit;
+}
+
+size_t screen_columns(FILE *out)
+{
+    struct winsize size;
+
+    return ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
 }
 
 /* --- tables ----------------------------------------------------------- */

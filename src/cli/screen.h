@@ -31,8 +31,14 @@ bool screen_has_colour(FILE *out);
 /* Appends text in a colour, if there is colour; control bytes become '?'. */
 void ink_add(struct buf *out, enum ink ink, bool colour, const char *text);
 
+/* Columns of a terminal; 80 when it does not say. */
+size_t screen_columns(FILE *out);
+
 /* Columns that a UTF-8 text takes. */
 size_t text_width(const char *text);
+
+/* How many bytes of the text fit into so many columns. */
+size_t text_fit(const char *text, size_t columns);
 
 struct table; /* rows of cells, column widths from the widest */
 

@@ -191,9 +191,10 @@ static void check_sockets(struct reader *r, const struct node *root, struct conf
     check_socket(r, state, "'state'", gateway);
     if (!c->admin_socket)
         c->admin_socket = str_fmt("%s/admin.sock", c->state);
-    check_socket(r, or_else(admin, state), "'admin'", c->admin_socket);
-    if (strcmp(c->admin_socket, gateway) == 0)
-        diag_error(r->diags, AT(or_else(admin, state)),
+    if (admin)
+        check_socket(r, admin, "'socket'", c->admin_socket);
+    if (admin && strcmp(c->admin_socket, gateway) == 0)
+        diag_error(r->diags, AT(admin),
                    "'socket' is the gateway's own socket; choose another name");
     free(gateway);
 }

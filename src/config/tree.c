@@ -15,6 +15,7 @@
 
 struct source {
     yaml_parser_t parser;
+    struct span text;    /* borrowed; what is parsed */
     struct diags *diags; /* borrowed */
 };
 
@@ -80,13 +81,31 @@ const char *node_kind_name(const struct node *node)
     return node->kind == NODE_MAP ? "a map" : node->kind == NODE_LIST ? "a list" : "text";
 }
 
+/* Where byte `at` of the text stands. */
+static void position(struct span text, size_t at, unsigned *line, unsigned *column)
+{
+    *line = *column = 1;
+    for (size_t i = 0; i < at; i++) {
+        if (text.p[i] == '\n') {
+            ++*line;
+            *column = 1;
+        } else if (((unsigned char)text.p[i] & 0xc0) != 0x80) {
+            ++*column;
+        }
+    }
+}
+
 /* libyaml's words, with its context where that says more. */
 static void report_syntax(struct source *s)
 {
     const yaml_parser_t *p = &s->parser;
-    yaml_mark_t at = p->problem_mark;
+    unsigned line = (unsigned)p->problem_mark.line + 1;
+    unsigned column = (unsigned)p->problem_mark.column + 1;
 
-    diag_error(s->diags, (unsigned)at.line + 1, (unsigned)at.column + 1, "not valid YAML: %s%s%s",
+    /* Its reader is below lines and knows only the byte. */
+    if (p->error == YAML_READER_ERROR && p->problem_offset <= s->text.n)
+        position(s->text, p->problem_offset, &line, &column);
+    diag_error(s->diags, line, column, "not valid YAML: %s%s%s",
                p->problem ? p->problem : "it cannot be read", p->context ? ", " : "",
                p->context ? p->context : "");
 }
@@ -224,20 +243,6 @@ static struct node *read_node(struct source *s, yaml_event_t *event, unsigned de
     return node;
 }
 
-/* Where byte `at` of the text stands. */
-static void position(struct span text, size_t at, unsigned *line, unsigned *column)
-{
-    *line = *column = 1;
-    for (size_t i = 0; i < at; i++) {
-        if (text.p[i] == '\n') {
-            ++*line;
-            *column = 1;
-        } else if (((unsigned char)text.p[i] & 0xc0) != 0x80) {
-            ++*column;
-        }
-    }
-}
-
 /* Size and encoding; false when it is not worth parsing. */
 static bool text_ok(struct span text, struct diags *d)
 {
@@ -294,7 +299,7 @@ static struct node *read_document(struct source *s)
 
 struct node *tree_read(struct span text, struct diags *d)
 {
-    struct source s = {.diags = d};
+    struct source s = {.text = text, .diags = d};
 
     if (!text_ok(text, d))
         return NULL;
