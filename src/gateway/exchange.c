@@ -340,7 +340,7 @@ void exchange_begin(struct client *c, const struct http_request_head *head, stru
         return;
     }
     if (model.kind == JSON_STRING) {
-        if (json_string(model.value, x->name, sizeof(x->name)) < 0) {
+        if (json_scan_string(model.value, x->name, sizeof(x->name)) < 0) {
             client_error(end(x), GATEWAY_ERROR_BAD_MODEL,
                          "`model` is not a plain string of at most %d bytes", TABLE_NAME_MAX);
             return;

@@ -44,6 +44,7 @@ static int number(json_t *object, const char *key, uint64_t *out, struct err *er
 {
     json_t *v = json_object_get(object, key);
 
+    *out = 0;
     if (!json_is_integer(v) || json_integer_value(v) < 0)
         return err_set(err, 400, "table: '%s' must be a number that is not negative", key);
     *out = (uint64_t)json_integer_value(v);

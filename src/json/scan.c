@@ -204,7 +204,7 @@ static size_t encode(long c, char out[4])
     return n;
 }
 
-int json_string(struct span value, char *out, size_t room)
+int json_scan_string(struct span value, char *out, size_t room)
 {
     const char *p = value.p + 1, *end = value.p + value.n - 1;
     size_t n = 0;
@@ -301,7 +301,7 @@ static struct json_member *member_of(struct span key, bool escaped, struct json_
     struct span name = span_of(key.p + 1, key.n - 2);
 
     if (escaped) {
-        int n = json_string(key, decoded, sizeof(decoded));
+        int n = json_scan_string(key, decoded, sizeof(decoded));
         if (n < 0)
             return NULL;
         name = span_of(decoded, (size_t)n);

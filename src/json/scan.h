@@ -47,4 +47,4 @@ enum json_fault json_scan(struct span body, struct json_member *members, size_t 
 
 /* Decodes a string value (with its quotes) into out, NUL-terminated; the length,
  * or -1 if it does not fit or holds U+0000 or a lone surrogate. */
-int json_string(struct span value, char *out, size_t room);
+int json_scan_string(struct span value, char *out, size_t room);
