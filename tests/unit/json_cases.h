@@ -1,0 +1,203 @@
+/*
+ * json_cases - texts for a JSON parser and what RFC 8259 says about them.
+ *
+ * y_: must be accepted.  n_: must be refused.  i_: the RFC leaves it open; the
+ * third column says what json_scan does, and the comment why.
+ */
+#pragma once
+#include "json/scan.h"
+
+struct json_case {
+    const char *name;
+    struct span text;
+    enum json_fault fault; /* of json_scan(); NOT_OBJECT counts as accepted */
+};
+
+// clang-format off
+#define Y(name, text) {"y_" name, {text, sizeof(text) - 1}, JSON_NONE}
+#define YV(name, text) {"y_" name, {text, sizeof(text) - 1}, JSON_NOT_OBJECT}
+#define N(name, text) {"n_" name, {text, sizeof(text) - 1}, JSON_SYNTAX}
+#define NF(name, text, fault) {"n_" name, {text, sizeof(text) - 1}, JSON_##fault}
+#define I(name, text, fault) {"i_" name, {text, sizeof(text) - 1}, JSON_##fault}
+
+static const struct json_case json_cases[] = {
+    /* structure */
+    Y("object_empty", "{}"),
+    Y("object_empty_spaces", " \t\r\n{ \t\r\n} \t\r\n"),
+    Y("object_one", "{\"a\":1}"),
+    Y("object_spaces_everywhere", " { \"a\" : [ 1 , 2 ] , \"b\" : { } } "),
+    Y("object_empty_key", "{\"\":0}"),
+    Y("object_same_key_twice", "{\"a\":1,\"a\":1}"),
+    Y("object_in_object", "{\"a\":{\"b\":{\"c\":{}}}}"),
+    Y("array_empty", "{\"a\":[]}"),
+    Y("array_in_array", "{\"a\":[[],[[]],[1,[2]]]}"),
+    Y("array_mixed", "{\"a\":[null,1,\"1\",{},[],true,false]}"),
+    Y("newline_after", "{}\n"),
+    YV("top_array", "[]"),
+    YV("top_array_of_objects", "[{\"a\":1},{\"model\":2}]"),
+    YV("top_string", "\"text\""),
+    YV("top_number", " 42 "),
+    YV("top_negative_zero", "-0"),
+    YV("top_true", "true"),
+    YV("top_false", "false"),
+    YV("top_null", "null"),
+    YV("top_empty_string", "\"\""),
+    NF("nothing", "", EMPTY),
+    NF("only_spaces", " \n\t\r", EMPTY),
+    N("object_open", "{"),
+    N("object_key_only", "{\"a\""),
+    N("object_colon_only", "{\"a\":"),
+    N("object_not_closed", "{\"a\":1"),
+    N("object_comma_not_closed", "{\"a\":1,"),
+    N("object_trailing_comma", "{\"a\":1,}"),
+    N("object_two_commas", "{\"a\":1,,\"b\":2}"),
+    N("object_only_comma", "{,}"),
+    N("object_leading_comma", "{,\"a\":1}"),
+    N("object_missing_colon", "{\"a\" 1}"),
+    N("object_double_colon", "{\"a\"::1}"),
+    N("object_comma_for_colon", "{\"a\",1}"),
+    N("object_missing_value", "{\"a\":}"),
+    N("object_missing_comma", "{\"a\":1 \"b\":2}"),
+    N("object_unquoted_key", "{a:1}"),
+    N("object_single_quotes", "{'a':1}"),
+    N("object_number_key", "{1:1}"),
+    N("object_null_key", "{null:1}"),
+    N("object_array_key", "{[]:1}"),
+    N("object_closed_by_bracket", "{\"a\":1]"),
+    N("object_closed_twice", "{}}"),
+    N("object_followed", "{}x"),
+    N("object_followed_by_object", "{}{}"),
+    N("object_followed_by_comma", "{},"),
+    N("object_comment", "{/**/}"),
+    N("object_line_comment", "{} // x"),
+    N("array_open", "[" ),
+    N("array_not_closed", "{\"a\":[1"),
+    N("array_closed_by_brace", "{\"a\":[1}"),
+    N("array_trailing_comma", "{\"a\":[1,]}"),
+    N("array_two_commas", "{\"a\":[1,,2]}"),
+    N("array_only_comma", "{\"a\":[,]}"),
+    N("array_colon", "{\"a\":[1:2]}"),
+    N("array_missing_comma", "{\"a\":[1 2]}"),
+    N("array_spelled_key", "{\"a\":[\"b\":1]}"),
+    N("top_close_only", "}"),
+    N("top_bracket_only", "]"),
+    N("top_two_values", "1 2"),
+    N("space_form_feed", "{\f}"),
+    N("space_vertical_tab", "{\v}"),
+    N("space_no_break", "{\xc2\xa0}"),
+    N("space_line_separator", "{\xe2\x80\xa8}"),
+    N("nul_after", "{}\0"),
+    N("nul_inside", "{\"a\":\0}"),
+    N("bom", "\xef\xbb\xbf{}"),
+    /* words */
+    N("word_capital", "{\"a\":True}"),
+    N("word_cut", "{\"a\":tru}"),
+    N("word_cut_end", "nul"),
+    N("word_longer", "{\"a\":nullx}"),
+    N("word_undefined", "{\"a\":undefined}"),
+    N("word_nan", "{\"a\":NaN}"),
+    N("word_infinity", "{\"a\":Infinity}"),
+    N("word_minus_infinity", "{\"a\":-Infinity}"),
+    /* numbers */
+    Y("number_zero", "{\"a\":0}"),
+    Y("number_minus_zero", "{\"a\":-0}"),
+    Y("number_int", "{\"a\":123}"),
+    Y("number_fraction", "{\"a\":1.50}"),
+    Y("number_zero_fraction", "{\"a\":0.0}"),
+    Y("number_exponent", "{\"a\":1e5}"),
+    Y("number_exponent_signs", "{\"a\":[1E+5,1E-5,1e00,0e1,-1.5e-0007]}"),
+    I("number_huge_int", "{\"a\":123456789012345678901234567890123456789012345678901234567890}", NONE),
+    I("number_huge_exponent", "{\"a\":1e9999}", NONE),           /* the grammar has no limit, and */
+    I("number_tiny", "{\"a\":1e-9999}", NONE),                   /* we pass the digits on as they are */
+    I("number_long_fraction", "{\"a\":0.00000000000000000000000000000000000000000001}", NONE),
+    N("number_leading_zero", "{\"a\":01}"),
+    N("number_leading_zero_minus", "{\"a\":-01}"),
+    N("number_two_zeros", "{\"a\":00}"),
+    N("number_plus", "{\"a\":+1}"),
+    N("number_minus_only", "{\"a\":-}"),
+    N("number_minus_at_end", "-"),
+    N("number_two_minus", "{\"a\":--1}"),
+    N("number_minus_space", "{\"a\":- 1}"),
+    N("number_dot_first", "{\"a\":.5}"),
+    N("number_dot_last", "{\"a\":5.}"),
+    N("number_dot_at_end", "5."),
+    N("number_dot_exponent", "{\"a\":1.e5}"),
+    N("number_two_dots", "{\"a\":1.2.3}"),
+    N("number_exponent_empty", "{\"a\":1e}"),
+    N("number_exponent_at_end", "1e"),
+    N("number_exponent_sign_only", "{\"a\":1e+}"),
+    N("number_exponent_two_signs", "{\"a\":1e+-1}"),
+    N("number_exponent_fraction", "{\"a\":1e5.5}"),
+    N("number_hex", "{\"a\":0x1F}"),
+    N("number_underscore", "{\"a\":1_000}"),
+    N("number_comma", "{\"a\":1,000}"),
+    N("number_letter", "{\"a\":1a}"),
+    N("number_full_width", "{\"a\":\xef\xbc\x91}"),
+    /* strings */
+    Y("string_escapes", "{\"a\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"}"),
+    Y("string_unicode_escape", "{\"a\":\"\\u0041\\u00e9\\u4F60\\uFFFF\"}"),
+    Y("string_nul_escape", "{\"a\":\"\\u0000\"}"),
+    Y("string_surrogate_pair", "{\"a\":\"\\ud83d\\uDE00\"}"),
+    Y("string_escaped_backslash_at_end", "{\"a\":\"\\\\\"}"),
+    Y("string_escaped_u", "{\"a\":\"\\\\u00zz\"}"),
+    Y("string_del", "{\"a\":\"\x7f\"}"),
+    Y("string_separators", "{\"a\":\"\xe2\x80\xa8\xe2\x80\xa9\"}"),
+    Y("string_two_bytes", "{\"a\":\"\xc2\x80\xdf\xbf\"}"),
+    Y("string_three_bytes", "{\"a\":\"\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf\"}"),
+    Y("string_four_bytes", "{\"a\":\"\xf0\x90\x80\x80\xf4\x8f\xbf\xbf\"}"),
+    Y("string_chinese", "{\"a\":\"\xe4\xbb\x8a\xe5\xa4\xa9\xe5\xa4\xa9\xe6\xb0\x94\xe5\xbe\x88\xe5\xa5\xbd\xe3\x80\x82\"}"),
+    Y("string_exactly_16", "{\"a\":\"0123456789abcdef\"}"),
+    Y("string_long_plain", "{\"a\":\"0123456789abcdef0123456789abcdef0123456789abcdef\"}"),
+    Y("string_escape_at_16", "{\"a\":\"0123456789abcde\\n0123456789abcde\"}"),
+    I("string_lone_high", "{\"a\":\"\\ud800\"}", NONE),          /* the grammar allows it; the */
+    I("string_lone_low", "{\"a\":\"\\udc00\"}", NONE),           /* engine that reads it decides */
+    I("string_high_then_letter", "{\"a\":\"\\ud800x\"}", NONE),
+    I("string_two_highs", "{\"a\":\"\\ud800\\ud800\"}", NONE),
+    I("string_swapped_pair", "{\"a\":\"\\ude00\\ud83d\"}", NONE),
+    I("string_half_pair_of_bytes", "{\"a\":\"\xed\xa0\x80\"}", UTF8), /* RFC 3629: no surrogates */
+    N("string_not_closed", "{\"a\":\"x"),
+    N("string_not_closed_at_all", "\""),
+    N("string_closed_by_single", "{\"a\":\"x'}"),
+    N("string_raw_newline", "{\"a\":\"\n\"}"),
+    N("string_raw_tab", "{\"a\":\"\t\"}"),
+    N("string_raw_nul", "{\"a\":\"\0\"}"),
+    N("string_raw_1f", "{\"a\":\"0123456789abcdef\x1f\"}"),
+    N("string_escape_x", "{\"a\":\"\\x41\"}"),
+    N("string_escape_zero", "{\"a\":\"\\0\"}"),
+    N("string_escape_nul", "{\"a\":\"\\\0\"}"),
+    N("string_escape_single", "{\"a\":\"\\'\"}"),
+    N("string_escape_capital", "{\"a\":\"\\U0041\"}"),
+    N("string_escape_space", "{\"a\":\"\\ \"}"),
+    N("string_escape_wide", "{\"a\":\"\\\xe4\xbd\xa0\"}"),
+    N("string_escape_at_end", "{\"a\":\"\\"),
+    N("string_escape_quote_open", "{\"a\":\"\\\"}"),
+    N("string_u_short", "{\"a\":\"\\u004\"}"),
+    N("string_u_none", "{\"a\":\"\\u\"}"),
+    N("string_u_letter", "{\"a\":\"\\u00g0\"}"),
+    N("string_u_sign", "{\"a\":\"\\u-001\"}"),
+    N("string_u_at_end", "\"\\u00"),
+    N("string_pair_cut", "{\"a\":\"\\ud83d\\u\"}"),
+    NF("utf8_alone_continuation", "{\"a\":\"\x80\"}", UTF8),
+    NF("utf8_latin1", "{\"a\":\"caf\xe9\"}", UTF8),
+    NF("utf8_overlong_slash", "{\"a\":\"\xc0\xaf\"}", UTF8),
+    NF("utf8_overlong_c1", "{\"a\":\"\xc1\xbf\"}", UTF8),
+    NF("utf8_overlong_three", "{\"a\":\"\xe0\x9f\xbf\"}", UTF8),
+    NF("utf8_overlong_four", "{\"a\":\"\xf0\x8f\xbf\xbf\"}", UTF8),
+    NF("utf8_above_max", "{\"a\":\"\xf4\x90\x80\x80\"}", UTF8),
+    NF("utf8_f5", "{\"a\":\"\xf5\x80\x80\x80\"}", UTF8),
+    NF("utf8_ff", "{\"a\":\"\xff\"}", UTF8),
+    NF("utf8_two_cut_by_quote", "{\"a\":\"\xc3\"}", UTF8),
+    NF("utf8_three_cut_by_quote", "{\"a\":\"\xe4\xbd\"}", UTF8),
+    NF("utf8_four_cut_by_quote", "{\"a\":\"\xf0\x9f\x98\"}", UTF8),
+    NF("utf8_three_bad_third", "{\"a\":\"\xe4\xbd\x41 more\"}", UTF8),
+    NF("utf8_four_bad_fourth", "{\"a\":\"\xf0\x9f\x98\x41 more\"}", UTF8),
+    NF("utf8_cut_by_end", "\"\xe4\xbd", UTF8),
+    NF("utf8_in_key", "{\"\xff\":1}", UTF8),
+    N("utf16", "{\0\"\0a\0\"\0:\0001\0}\0"),
+};
+#undef Y
+#undef YV
+#undef N
+#undef NF
+#undef I
+// clang-format on
