@@ -40,7 +40,7 @@ static inline bool span_eq_str(struct span a, const char *s)
 
 static inline bool span_starts(struct span a, struct span prefix)
 {
-    return a.n >= prefix.n && memcmp(a.p, prefix.p, prefix.n) == 0;
+    return a.n >= prefix.n && (prefix.n == 0 || memcmp(a.p, prefix.p, prefix.n) == 0);
 }
 
 /* Compares ASCII letters without regard to case. */
