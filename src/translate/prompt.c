@@ -54,11 +54,8 @@ void prompt_translate(struct buf *out, const struct language *from, const struct
         language_is_chinese(to) || (from ? language_is_chinese(from) : prompt_looks_chinese(text));
 
     if (chinese)
-        buf_addf(out, "将以下文本翻译为%s，注意只需要输出翻译后的结果，不要额外解释：\n\n",
-                 to->chinese);
+        buf_addf(out, PROMPT_CHINESE, to->chinese);
     else
-        buf_addf(out,
-                 "Translate the following segment into %s, without additional explanation.\n\n",
-                 to->english);
+        buf_addf(out, PROMPT_ENGLISH, to->english);
     buf_add_span(out, text);
 }
