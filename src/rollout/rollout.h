@@ -110,7 +110,7 @@ struct rollout;
  * within one of these are not allowed. */
 struct rollout_ops {
     /* Writes the state down, before it is entered. -1: it could not. */
-    int (*record)(const struct rollout *r, enum rollout_state next, const char *reason, void *arg,
+    int (*record)(struct rollout *r, enum rollout_state next, const char *reason, void *arg,
                   struct err *err);
     /* CHECKING: begins to look at the file; rollout_checked() tells. */
     int (*check)(struct rollout *r, void *arg, struct err *err);

@@ -101,11 +101,11 @@ static int tell(struct owner *o, struct err *err, const char *word, const char *
     return 0;
 }
 
-static int on_record(const struct rollout *r, enum rollout_state next, const char *reason,
-                     void *arg, struct err *err)
+static int on_record(struct rollout *r, enum rollout_state next, const char *reason, void *arg,
+                     struct err *err)
 {
     if (!rollout_id(r))
-        rollout_set_id((struct rollout *)r, 7);
+        rollout_set_id(r, 7);
     return tell(arg, err, "record:", rollout_state_name(next));
 }
 

@@ -1,0 +1,314 @@
+/*
+ * fleetwork - makes the engines and the gateway's table follow the models.
+ *
+ *   a replica's state changes ─┐
+ *   a rollout moves            ├─▶ manager_soon ─▶ reconcile (add, drop) ─▶ table, if new
+ *   a route changes            ┘
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "app/internal.h"
+#include "app/routes.h"
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+/* How long we wait until something that could not be started at all is tried again. */
+enum { TRY_AGAIN_S = 10 };
+
+/* --- counters ----------------------------------------------------------------------------- */
+
+struct tally fleetwork_slot_tally(const struct manager *m, int slot)
+{
+    struct replica_counters c = {0};
+
+    if (m->link && slot >= 0)
+        gateway_link_replica(m->link, slot, &c);
+    return (struct tally){
+        .started = c.started,
+        .pinned = c.pinned,
+        .finished = c.finished,
+        .failed = c.failed,
+        .truncated = c.truncated,
+        .cancelled = c.cancelled,
+        .retried = c.retried,
+        .tokens = c.tokens,
+        .in_flight = c.in_flight,
+        .last_start_ns = c.last_start_ns,
+    };
+}
+
+static struct tally member_tally(const struct manager *m, const struct member *member)
+{
+    struct tally now = fleetwork_slot_tally(m, replica_slot(member->replica));
+
+    return tally_since(&member->base, &now);
+}
+
+struct tally fleetwork_version_tally(const struct manager *m, const struct version *v)
+{
+    struct tally sum = v->gone;
+
+    for (size_t i = 0; i < v->nmembers; i++) {
+        struct tally t = member_tally(m, &v->members[i]);
+        tally_add(&sum, &t);
+    }
+    return sum;
+}
+
+struct tally fleetwork_model_tally(const struct manager *m, const struct model *model)
+{
+    struct tally sum = model->gone;
+
+    for (size_t i = 0; i < model->nversions; i++) {
+        struct tally t = fleetwork_version_tally(m, model->versions[i]);
+        tally_add(&sum, &t);
+    }
+    return sum;
+}
+
+/* --- replicas ----------------------------------------------------------------------------- */
+
+static struct version *owner_of(struct manager *m, const struct replica *r, struct member **member)
+{
+    for (size_t i = 0; i < m->nmodels; i++)
+        for (size_t k = 0; k < m->models[i]->nversions; k++) {
+            struct version *v = m->models[i]->versions[k];
+
+            *member = version_member(v, r);
+            if (*member)
+                return v;
+        }
+    return NULL;
+}
+
+static void on_state(struct replica *r, bool gone, void *arg)
+{
+    struct manager *m = arg;
+    struct member *member;
+    struct version *v = owner_of(m, r, &member);
+
+    if (!v)
+        return;
+    if (gone) {
+        struct tally last = member_tally(m, member);
+
+        last.in_flight = 0; /* what was open ended with the process */
+        tally_add(&v->gone, &last);
+        version_remove_member(v, member);
+    } else if (replica_state(r) == REPLICA_READY) {
+        version_trouble(v, NULL, 0);
+    }
+    manager_soon(m);
+}
+
+const struct fleet_events *fleetwork_events(void)
+{
+    static const struct fleet_events events = {.on_state = on_state};
+
+    return &events;
+}
+
+/* A start that a rollout waits for is tried once; one that the route needs, again and again. */
+static bool is_trial(const struct version *v)
+{
+    return v == model_target(v->model) && v != v->model->serving;
+}
+
+static void add_missing(struct manager *m, struct version *v)
+{
+    for (unsigned i = 0; i < v->spec.replicas; i++) {
+        struct err err;
+
+        if (version_member_at(v, i))
+            continue; /* there, or being ended: then it is added when that is over */
+        struct replica *r = NULL;
+        if (v->found || version_check_file(v, &err) == 0)
+            r = fleet_add(m->fleet, v->model->config, &v->spec, i, is_trial(v), &err);
+        if (!r) {
+            log_error("%s@%s#%u cannot be started: %s", v->model->config->name, v->spec.name, i,
+                      err.text);
+            version_trouble(v, err.text, clock_ns());
+            manager_again(m, TRY_AGAIN_S * 1000);
+            return;
+        }
+        /* One that was adopted goes on counting where it was. */
+        struct tally base = {0};
+        if (!m->adopting)
+            base = fleetwork_slot_tally(m, replica_slot(r));
+        version_add_member(v, r, i, &base);
+    }
+}
+
+void fleetwork_adopt(struct manager *m)
+{
+    m->adopting = true;
+    for (size_t i = 0; i < m->nmodels; i++)
+        for (size_t k = 0; k < m->models[i]->nversions; k++) {
+            struct version *v = m->models[i]->versions[k];
+
+            if (v->found || version_should_run(v))
+                add_missing(m, v);
+            v->found = false;
+        }
+    m->adopting = false;
+}
+
+static void drop_all(struct version *v)
+{
+    for (size_t i = v->nmembers; i-- > 0;)
+        fleet_drop(v->members[i].replica);
+}
+
+/* A version that nothing wants ends when its exchanges have, or the time for that is over.
+ * True if it has to be waited for. */
+static bool retire(struct manager *m, struct version *v)
+{
+    uint64_t now = clock_ns(), drain_ns = v->model->config->update.drain_ms * 1000000;
+    struct tally t = fleetwork_version_tally(m, v);
+
+    if (!v->nmembers)
+        return false;
+    if (!v->retired_ns)
+        v->retired_ns = now;
+    if (t.in_flight && now - v->retired_ns < drain_ns)
+        return true;
+    drop_all(v);
+    return false;
+}
+
+static bool may_try(const struct version *v)
+{
+    return !v->trouble || (!is_trial(v) && clock_ns() - v->trouble_ns >=
+                                               (uint64_t)TRY_AGAIN_S * 1000000000 - 1000000);
+}
+
+bool fleetwork_reconcile(struct manager *m)
+{
+    bool waits = false;
+
+    for (size_t i = 0; i < m->nmodels; i++) {
+        struct model *model = m->models[i];
+
+        for (size_t k = model->nversions; k-- > 0;) {
+            struct version *v = model->versions[k];
+
+            if (version_may_stay(v))
+                v->retired_ns = 0;
+            else
+                waits |= retire(m, v);
+            if (version_should_run(v) && may_try(v)) {
+                version_trouble(v, NULL, 0);
+                add_missing(m, v);
+            }
+            if (v->doomed && !v->nmembers)
+                model_forget(model, v);
+        }
+    }
+    return waits;
+}
+
+/* --- the table ---------------------------------------------------------------------------- */
+
+/* A replica is ready, or may be soon. */
+static bool expected(const struct version *v)
+{
+    return version_count(v, IN_STATE(READY) | IN_STATE(STARTING) | IN_STATE(ASKING) |
+                                IN_STATE(DOWN)) > 0;
+}
+
+static struct route_replica *route_replicas(const struct version *v)
+{
+    struct route_replica *out = mem_zero((v->nmembers + 1) * sizeof(*out));
+
+    for (size_t i = 0; i < v->nmembers; i++) {
+        const struct replica *r = v->members[i].replica;
+
+        out[i] = (struct route_replica){
+            .slot = replica_slot(r),
+            .address = replica_address(r),
+            .prefix = replica_prefix(r),
+            .serve_as = replica_serve_as(r),
+            .ready = replica_state(r) == REPLICA_READY,
+        };
+    }
+    return out;
+}
+
+static void route_model_fill(const struct manager *m, const struct model *model,
+                             struct route_model *out)
+{
+    struct route_version *versions = mem_zero((model->nversions + 1) * sizeof(*versions));
+
+    for (size_t i = 0; i < model->nversions; i++) {
+        const struct version *v = model->versions[i];
+
+        versions[i] = (struct route_version){
+            .name = v->spec.name,
+            .weight = v == model->serving,
+            .replicas = route_replicas(v),
+            .nreplicas = v->nmembers,
+        };
+    }
+    *out = (struct route_model){
+        .config = model->config,
+        .expected = expected(model->serving),
+        .created = m->since_ms / 1000,
+        .versions = versions,
+        .nversions = model->nversions,
+    };
+}
+
+static json_t *build_table(const struct manager *m, uint64_t epoch)
+{
+    struct route_model *list = mem_zero((m->nmodels + 1) * sizeof(*list));
+
+    for (size_t i = 0; i < m->nmodels; i++)
+        route_model_fill(m, m->models[i], &list[i]);
+    json_t *table = routes_table(m->config, list, m->nmodels, epoch);
+    for (size_t i = 0; i < m->nmodels; i++) {
+        for (size_t k = 0; k < list[i].nversions; k++)
+            free((void *)list[i].versions[k].replicas);
+        free((void *)list[i].versions);
+    }
+    free(list);
+    return table;
+}
+
+static void on_acked(const struct gateway_ack *ack, void *arg)
+{
+    owner_acked(arg, ack);
+}
+
+uint64_t fleetwork_next_epoch(struct manager *m)
+{
+    return ++m->epoch;
+}
+
+static void publish(struct manager *m, json_t *table)
+{
+    json_decref(m->table);
+    m->table = json_incref(table);
+    if (m->link)
+        gateway_link_publish(m->link, table, on_acked, m);
+    else
+        json_decref(table);
+}
+
+void fleetwork_publish_epoch(struct manager *m, uint64_t epoch)
+{
+    publish(m, build_table(m, epoch));
+}
+
+void fleetwork_publish(struct manager *m)
+{
+    json_t *table = build_table(m, m->epoch + 1);
+
+    if (m->table && routes_same(m->table, table)) {
+        json_decref(table);
+        return;
+    }
+    m->epoch++;
+    publish(m, table);
+}
