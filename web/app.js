@@ -247,6 +247,7 @@ function begin() {
 
 function end(run, note) {
   clearInterval(run.timer);
+  run.abort.abort(); // An error in the stream leaves the rest of it unread.
   running = null;
   $("answer").removeAttribute("aria-busy");
   $("stop").hidden = true;
