@@ -53,11 +53,11 @@ static const char *const state_names[] = {
 
 enum {
     HELLO_WAIT_MS = 2000,
-    START_WAIT_MS = 5000,    /* spawned, but no hello: killed and tried again */
+    START_WAIT_MS = 5000, /* spawned, but no hello: killed and tried again */
     BACKOFF_MAX_MS = 5000,
     BACKOFF_STEP_MS = 50,
-    STEADY_MS = 5000,        /* a gateway that lived so long restarts at once */
-    KILL_AFTER_MS = 3000     /* beyond the drain time */
+    STEADY_MS = 5000,    /* a gateway that lived so long restarts at once */
+    KILL_AFTER_MS = 3000 /* beyond the drain time */
 };
 
 struct waiter {
@@ -68,39 +68,39 @@ struct waiter {
 };
 
 struct gateway_link {
-    uv_loop_t *loop;                   /* borrowed */
-    const struct config *config;       /* borrowed */
+    uv_loop_t *loop;             /* borrowed */
+    const struct config *config; /* borrowed */
     struct gateway_link_events events;
     void *arg;
 
     enum link_state state;
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    int control;                       /* listening control socket; owned */
-    int counters_fd;                   /* owned */
-    struct counters *counters;         /* owned mapping */
-    char **listen;                     /* owned; with real ports */
+    int control;               /* listening control socket; owned */
+    int counters_fd;           /* owned */
+    struct counters *counters; /* owned mapping */
+    char **listen;             /* owned; with real ports */
     size_t nlisten;
-    int listen_fds[CONTROL_FDS_MAX];   /* owned; address by address, one for each worker */
+    int listen_fds[CONTROL_FDS_MAX]; /* owned; address by address, one for each worker */
     size_t nlisten_fds;
     unsigned workers;
 
-    int connection;                    /* owned; -1: none */
+    int connection; /* owned; -1: none */
     struct control_reader reader;
-    int pidfd;                         /* owned; -1: none */
-    pid_t pid;                         /* 0: none */
-    int64_t since_ms;                  /* wall clock */
+    int pidfd;        /* owned; -1: none */
+    pid_t pid;        /* 0: none */
+    int64_t since_ms; /* wall clock */
     uint64_t up_ns;
     unsigned restarts;
-    unsigned failures;                 /* in a row */
-    bool restarted;                    /* UP, but the newest table is not acknowledged */
+    unsigned failures; /* in a row */
+    bool restarted;    /* UP, but the newest table is not acknowledged */
 
-    json_t *table;                     /* owned; the newest, NULL before the first */
-    uint64_t epoch;                    /* of the newest that the gateway has acknowledged */
+    json_t *table;  /* owned; the newest, NULL before the first */
+    uint64_t epoch; /* of the newest that the gateway has acknowledged */
     struct list waiters;
 
-    uv_poll_t *poll;                   /* on connection; owned, NULL: none */
-    uv_poll_t *exit_poll;              /* on pidfd; owned, NULL: none */
-    uv_timer_t timer;                  /* first step, restart, deadlines */
+    uv_poll_t *poll;      /* on connection; owned, NULL: none */
+    uv_poll_t *exit_poll; /* on pidfd; owned, NULL: none */
+    uv_timer_t timer;     /* first step, restart, deadlines */
     void (*closed)(void *arg);
     void *closed_arg;
 };
@@ -316,7 +316,8 @@ static void on_ack(struct gateway_link *g, json_t *message)
     bool first = ack.epoch >= newest;
 
     g->epoch = ack.epoch;
-    LIST_FOR_EACH_SAFE(it, &g->waiters) {
+    LIST_FOR_EACH_SAFE(it, &g->waiters)
+    {
         struct waiter *w = CONTAINER_OF(it, struct waiter, link);
         if (w->epoch > ack.epoch)
             break;
@@ -515,9 +516,9 @@ static int spawn(struct gateway_link *g)
         .flags = UV_PROCESS_DETACHED, /* outlives us, and Ctrl-C on our terminal */
         .exit_cb = on_process_exit,
     };
-    char *const fixed[] = {"segue",      "gateway",    "--control-fd", "3", "--counters-fd", "4",
-                           "--workers",  workers,      "--listen-fds", fds, "--log-level",
-                           g->config->log_level};
+    char *const fixed[] = {"segue",         "gateway", "--control-fd", "3",
+                           "--counters-fd", "4",       "--workers",    workers,
+                           "--listen-fds",  fds,       "--log-level",  g->config->log_level};
 
     memcpy(argv, fixed, sizeof(fixed));
     n = COUNT_OF(fixed);
@@ -528,11 +529,11 @@ static int spawn(struct gateway_link *g)
     io[0].flags = UV_IGNORE;
     for (int i = 1; i < options.stdio_count; i++) {
         io[i].flags = UV_INHERIT_FD;
-        io[i].data.fd = i == 1              ? 2 /* nothing of it may end up in our output */
-                        : i == CONTROL_FD   ? g->control
-                        : i == COUNTERS_FD  ? g->counters_fd
-                        : i >= LISTEN_FD    ? g->listen_fds[i - LISTEN_FD]
-                                            : i;
+        io[i].data.fd = i == 1             ? 2 /* nothing of it may end up in our output */
+                        : i == CONTROL_FD  ? g->control
+                        : i == COUNTERS_FD ? g->counters_fd
+                        : i >= LISTEN_FD   ? g->listen_fds[i - LISTEN_FD]
+                                           : i;
     }
     int rc = uv_spawn(g->loop, process, &options);
     if (rc == 0) {

@@ -56,27 +56,27 @@ const char *gateway_link_listen(const struct gateway_link *g);
 
 /* Counters of one replica slot, summed over the workers. */
 struct replica_counters {
-    uint64_t started;       /* exchanges sent to this replica because of the route */
-    uint64_t pinned;        /* the same because the client named MODEL@VERSION */
-    uint64_t finished;      /* answered whole with status < 500 */
-    uint64_t failed;        /* 5xx from the engine, or no whole answer before its first relayed byte */
-    uint64_t truncated;     /* cut after the first relayed byte, not by the client's wish */
-    uint64_t cancelled;     /* the client left first */
-    uint64_t retried;       /* moved to another replica before the first byte */
-    uint64_t in_flight;     /* started + pinned - ended */
-    uint64_t tokens;        /* SSE data events relayed */
+    uint64_t started;   /* exchanges sent to this replica because of the route */
+    uint64_t pinned;    /* the same because the client named MODEL@VERSION */
+    uint64_t finished;  /* answered whole with status < 500 */
+    uint64_t failed;    /* 5xx from the engine, or no whole answer before its first relayed byte */
+    uint64_t truncated; /* cut after the first relayed byte, not by the client's wish */
+    uint64_t cancelled; /* the client left first */
+    uint64_t retried;   /* moved to another replica before the first byte */
+    uint64_t in_flight; /* started + pinned - ended */
+    uint64_t tokens;    /* SSE data events relayed */
     uint64_t last_start_ns; /* CLOCK_MONOTONIC of the newest start by the route, 0 if none */
 };
 void gateway_link_replica(const struct gateway_link *g, int slot, struct replica_counters *out);
 
 /* Counters of the whole gateway, summed over workers. */
 struct gateway_counters {
-    uint64_t requests;    /* heads understood */
-    uint64_t answered;    /* whole answers, of any status */
+    uint64_t requests;               /* heads understood */
+    uint64_t answered;               /* whole answers, of any status */
     uint64_t errors_4xx, errors_5xx; /* answers made by the gateway itself */
-    uint64_t refused;     /* connections refused or shed at a limit */
-    uint64_t connections; /* open now */
-    uint64_t held;        /* waiting now */
+    uint64_t refused;                /* connections refused or shed at a limit */
+    uint64_t connections;            /* open now */
+    uint64_t held;                   /* waiting now */
     uint64_t held_total, hold_expired;
 };
 void gateway_link_counters(const struct gateway_link *g, struct gateway_counters *out);

@@ -159,8 +159,9 @@ static int cannot(const char *address, const struct endpoint *e, struct err *err
     if (why != EADDRINUSE)
         return err_set(err, 500, "cannot listen on %s: %s", address, strerror(why));
     listen_owner(e->port, owner, sizeof(owner));
-    return err_set(err, 409, "cannot listen on %s: port %u is in use%s%s; change `listen` or end it",
-                   address, e->port, owner[0] ? " by " : "", owner);
+    return err_set(err, 409,
+                   "cannot listen on %s: port %u is in use%s%s; change `listen` or end it", address,
+                   e->port, owner[0] ? " by " : "", owner);
 }
 
 /* Port 0: all sockets of the group get the port that the first one was given. */

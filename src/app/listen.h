@@ -15,8 +15,9 @@ enum { LISTEN_TEXT_MAX = 80 };
 
 /*
  * Binds "HOST:PORT" (numeric host, IPv6 in brackets, or localhost; port 0: any
- * free one) n times and listens; `actual` is the address with its real port.  -1 with a sentence that names the owner of a used port if it can be
- * known; then nothing stays open.  The descriptors are close-on-exec.
+ * free one) n times and listens; `actual` is the address with its real port.  -1 with a sentence
+ * that names the owner of a used port if it can be known; then nothing stays open.  The descriptors
+ * are close-on-exec.
  */
 int listen_open(const char *address, unsigned n, int *fds, char actual[LISTEN_TEXT_MAX],
                 struct err *err) MUST_CHECK;

@@ -16,8 +16,20 @@ struct err {
     char text[ERR_TEXT_MAX];
 };
 
-/* Sets status and text; always returns -1, so that `return err_set(...)`. */
-int err_set(struct err *err, int status, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* Sets status and text; its value is -1, so that `return err_set(...)`.  A macro,
+ * because a compiler that sees the -1 also sees what is not reached after it. */
+#define err_set(...)           \
+    ({                         \
+        err_fill(__VA_ARGS__); \
+        -1;                    \
+    })
 
-/* Puts a formatted prefix and ": " before the text that is there; returns -1. */
-int err_prefix(struct err *err, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* Puts a formatted prefix and ": " before the text that is there; its value is -1. */
+#define err_prefix(...)               \
+    ({                                \
+        err_fill_prefix(__VA_ARGS__); \
+        -1;                           \
+    })
+
+void err_fill(struct err *err, int status, const char *fmt, ...) PRINTF_LIKE(3, 4);
+void err_fill_prefix(struct err *err, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -17,7 +17,7 @@ struct list {
 #define LIST_FOR_EACH(it, head) for (struct list *it = (head)->next; it != (head); it = it->next)
 
 /* The body may remove `it`, and nothing else. */
-#define LIST_FOR_EACH_SAFE(it, head) \
+#define LIST_FOR_EACH_SAFE(it, head)                                          \
     for (struct list *it = (head)->next, *it##_next = it->next; it != (head); \
          it = it##_next, it##_next = it->next)
 

@@ -11,6 +11,7 @@
  */
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "gateway/internal.h"
 
 /* Fields of the engine that are not passed on, or are written anew. */
@@ -72,6 +73,9 @@ static void write_head(struct exchange *x, const struct http_response_head *head
     } else if (x->to == HTTP_BODY_CHUNKED) {
         buf_add_str(b, "\r\nTransfer-Encoding: chunked");
     }
+    /* What the gateway itself has taken, until the head is on its way. */
+    buf_add_str(b, "\r\nX-Segue-Overhead-Us: ");
+    buf_add_u64(b, (x->sent_ns - x->began_ns + clock_ns() - x->worker->loop.now_ns) / 1000);
     if (!c->keep_alive)
         buf_add_str(b, "\r\nConnection: close");
     else if (c->minor == 0)
@@ -88,6 +92,7 @@ static void watch_sse(struct exchange *x, const char *p, size_t n)
     for (const char *at = p; (at = memchr(at, '\n', n - (size_t)(at - p))) != NULL; at++)
         events += (at == p ? before : at[-1]) == '\n';
     counter_add(&x->pool->row->tokens, events);
+    x->events += events;
     if (n >= sizeof(x->last)) {
         memcpy(x->last, p + n - sizeof(x->last), sizeof(x->last));
     } else {
@@ -201,8 +206,8 @@ enum answer_progress answer_feed(struct exchange *x, char *p, size_t n, size_t *
         if (progress != ANSWER_DONE)
             return progress;
         exchange_relaying(x);
-        pieces[npieces++] = (struct iovec){buf_head(&x->worker->lines),
-                                           buf_pending(&x->worker->lines)};
+        pieces[npieces++] =
+            (struct iovec){buf_head(&x->worker->lines), buf_pending(&x->worker->lines)};
         p += head_used;
         n -= head_used;
     }
@@ -210,6 +215,8 @@ enum answer_progress answer_feed(struct exchange *x, char *p, size_t n, size_t *
     *used = head_used + body_used;
     if (progress == ANSWER_BAD)
         data_len = 0; /* the head is still owed */
+    if (data_len && x->first_ns == 0)
+        x->first_ns = x->worker->loop.now_ns;
     if (x->sse && data_len)
         watch_sse(x, p, data_len);
     if (data_len || progress == ANSWER_DONE)

@@ -164,8 +164,7 @@ int client_send(struct client *c, struct iovec *pieces, int n)
 {
     bool was_empty = buf_pending(&c->out) == 0;
 
-    if (c->state == CLIENT_CLOSED ||
-        socket_send(c->worker, c->watch.fd, &c->out, pieces, n) < 0)
+    if (c->state == CLIENT_CLOSED || socket_send(c->worker, c->watch.fd, &c->out, pieces, n) < 0)
         return -1;
     if (was_empty && buf_pending(&c->out))
         arm(c, table_of(c)->timeouts.send);
@@ -223,8 +222,10 @@ void client_reply(struct client *c, int status, const char *content_type, const 
     buf_addf(b, "HTTP/1.1 %d %s\r\n%s", status, http_reason(status), worker_date(c->worker));
     if (content_type)
         buf_addf(b, "Content-Type: %s\r\n", content_type);
-    buf_addf(b, "Content-Length: %zu\r\n%s%s\r\n", body.n, headers ? headers : "",
-             !c->keep_alive   ? "Connection: close\r\n"
+    if (status != 304) /* it has no body, and its length would be the file's */
+        buf_addf(b, "Content-Length: %zu\r\n", body.n);
+    buf_addf(b, "%s%s\r\n", headers ? headers : "",
+             !c->keep_alive  ? "Connection: close\r\n"
              : c->minor == 0 ? "Connection: keep-alive\r\n"
                              : "");
     pieces[0] = (struct iovec){buf_head(b), buf_pending(b)};
@@ -263,9 +264,15 @@ static void refuse_head(struct client *c, enum http_fault fault)
     enum gateway_error e = GATEWAY_ERROR_BAD_REQUEST;
 
     switch (http_fault_status(fault)) {
-    case 431: e = GATEWAY_ERROR_HEAD_TOO_LARGE; break;
-    case 417: e = GATEWAY_ERROR_EXPECTATION; break;
-    case 505: e = GATEWAY_ERROR_VERSION; break;
+    case 431:
+        e = GATEWAY_ERROR_HEAD_TOO_LARGE;
+        break;
+    case 417:
+        e = GATEWAY_ERROR_EXPECTATION;
+        break;
+    case 505:
+        e = GATEWAY_ERROR_VERSION;
+        break;
     }
     c->minor = 1;
     c->head_only = false;
@@ -547,7 +554,7 @@ static void on_timer(struct timer *timer)
         REFUSE(c, GATEWAY_ERROR_TIMEOUT, "the request did not arrive in time (timeouts.%s)",
                c->state == CLIENT_HEAD ? "head" : "body");
         break;
-    case CLIENT_BUSY:  /* it does not take its answer (timeouts.send) */
+    case CLIENT_BUSY: /* it does not take its answer (timeouts.send) */
     case CLIENT_FLUSH:
     case CLIENT_IDLE:
     case CLIENT_LINGER:

@@ -18,8 +18,8 @@ enum {
 int control_send(int fd, struct span json, const int *fds, size_t nfds, struct err *err) MUST_CHECK;
 
 struct control_reader {
-    struct buf in;             /* bytes not yet handed out */
-    int fds[CONTROL_FDS_MAX];  /* descriptors received and not yet taken; owned */
+    struct buf in;            /* bytes not yet handed out */
+    int fds[CONTROL_FDS_MAX]; /* descriptors received and not yet taken; owned */
     size_t nfds;
 };
 

@@ -15,8 +15,24 @@
 enum {
     COUNTERS_SLOTS = 4096,
     COUNTERS_WORKERS = 16,
-    COUNTERS_VERSION = 1 /* of this layout; another one is not adopted */
+    COUNTERS_VERSION = 2 /* of this layout; another one is not adopted */
 };
+
+/*
+ * Durations, in buckets of a quarter of an octave from HISTOGRAM_FIRST_US: bucket i
+ * ends at FIRST * 2^((i + 1) / 4) microseconds, the last one has no end.  The
+ * bound of a bucket is at most 19 % above what it holds.
+ */
+enum { HISTOGRAM_FIRST_US = 64, HISTOGRAM_BUCKETS = 84 /* to 134 s */ };
+
+struct histogram {
+    _Atomic uint64_t sum_us;
+    _Atomic uint64_t buckets[HISTOGRAM_BUCKETS];
+};
+
+void histogram_add(struct histogram *h, uint64_t us);
+/* The upper bound of a bucket in microseconds; UINT64_MAX for the last. */
+uint64_t histogram_bound_us(unsigned bucket);
 
 // clang-format off
 /* What a replica's exchanges came to.  The last five end an exchange there. */
@@ -48,6 +64,9 @@ struct replica_row {
     REPLICA_COUNTERS(X)
 #undef X
     _Atomic uint64_t last_start_ns; /* CLOCK_MONOTONIC of the newest start by the route */
+    struct histogram first_byte;    /* request sent to the first byte of the answer's body */
+    struct histogram token;         /* SSE answers: mean time of one event after the first */
+    struct histogram whole;         /* request whole to answer whole */
 } __attribute__((aligned(128)));
 
 struct worker_row {
@@ -57,7 +76,8 @@ struct worker_row {
 } __attribute__((aligned(128)));
 
 struct counters {
-    uint64_t version; /* COUNTERS_VERSION */
+    uint64_t version;        /* COUNTERS_VERSION */
+    _Atomic uint64_t nslots; /* slots that were ever used; rows behind them were never touched */
     struct worker_row workers[COUNTERS_WORKERS];
     struct replica_row replicas[COUNTERS_SLOTS][COUNTERS_WORKERS];
 };

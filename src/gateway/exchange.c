@@ -49,8 +49,8 @@ static void set_state(struct exchange *x, enum exchange_state next)
 #undef TO
     ALWAYS(allowed[x->state] & 1u << next);
     x->state = next;
-    bool with_engine = next == EXCHANGE_CONNECTING || next == EXCHANGE_WAITING ||
-                       next == EXCHANGE_RELAYING;
+    bool with_engine =
+        next == EXCHANGE_CONNECTING || next == EXCHANGE_WAITING || next == EXCHANGE_RELAYING;
     ALWAYS((x->upstream != NULL) == with_engine);
     ALWAYS((x->pool != NULL) == with_engine);
     ALWAYS(!list_empty(&x->link) == (next == EXCHANGE_HELD));
@@ -118,8 +118,25 @@ static struct client *end(struct exchange *x)
     return c;
 }
 
+/* Only answers that came whole tell how fast an engine is. */
+static void time_answer(const struct exchange *x)
+{
+    struct replica_row *row = x->pool->row;
+    uint64_t now = x->worker->loop.now_ns;
+
+    histogram_add(&row->whole, (now - x->began_ns) / 1000);
+    if (x->first_ns == 0)
+        return;
+    histogram_add(&row->first_byte,
+                  x->first_ns > x->sent_ns ? (x->first_ns - x->sent_ns) / 1000 : 0);
+    if (x->events > 1)
+        histogram_add(&row->token, (now - x->first_ns) / 1000 / (x->events - 1));
+}
+
 static void finish(struct exchange *x, bool reuse)
 {
+    if (x->status < 500)
+        time_answer(x);
     leave_engine(x, x->status >= 500 ? OUTCOME_FAILED : OUTCOME_FINISHED, reuse);
     client_answered(end(x));
 }
@@ -240,6 +257,7 @@ static void send_request(struct exchange *x)
     struct worker *w = x->worker;
 
     x->sent++;
+    x->sent_ns = clock_ns();
     set_state(x, EXCHANGE_WAITING);
     if (request_send(x) < 0) {
         exchange_on_upstream_end(x, errno);
@@ -327,6 +345,7 @@ void exchange_begin(struct client *c, const struct http_request_head *head, stru
     x->client = c;
     x->view = w->view;
     x->view->refs++;
+    x->began_ns = w->loop.now_ns;
     c->exchange = x;
     list_init(&x->link);
     timer_init(&x->timer, on_hold_deadline);
@@ -335,8 +354,7 @@ void exchange_begin(struct client *c, const struct http_request_head *head, stru
             client_error(end(x), GATEWAY_ERROR_BAD_JSON, "%s", json_fault_text(fault));
         else
             client_error(end(x), GATEWAY_ERROR_BAD_JSON, "%s (at byte %zu)%s",
-                         json_fault_text(fault), at,
-                         fault == JSON_DUPLICATE ? ": `model`" : "");
+                         json_fault_text(fault), at, fault == JSON_DUPLICATE ? ": `model`" : "");
         return;
     }
     if (model.kind == JSON_STRING) {
@@ -465,7 +483,8 @@ void hold_add(struct exchange *x, const struct model_route *m)
         return;
     }
     if (x->view->held[m->index] >= (share ? share : 1)) {
-        refuse(x, GATEWAY_ERROR_OVERLOADED, "too many requests wait for an engine already (hold_max)");
+        refuse(x, GATEWAY_ERROR_OVERLOADED,
+               "too many requests wait for an engine already (hold_max)");
         return;
     }
     x->tried = 0;

@@ -45,27 +45,27 @@ struct adoption {
 
 struct gateway {
     /* From the command line. */
-    int control;                  /* listening control socket; owned */
-    int counters_fd;              /* owned */
+    int control;     /* listening control socket; owned */
+    int counters_fd; /* owned */
     unsigned nworkers;
-    char *listen[LISTEN_MAX];     /* borrowed from argv */
+    char *listen[LISTEN_MAX]; /* borrowed from argv */
     size_t nlisten;
     int listen_fds[CONTROL_FDS_MAX]; /* address by address, a socket for each worker; owned by
                                         the workers */
     size_t nlisten_fds;
 
-    struct counters *counters;    /* owned mapping */
+    struct counters *counters;                /* owned mapping */
     struct worker *workers[COUNTERS_WORKERS]; /* owned */
-    pthread_mutex_t lock;         /* for `table`; taken at a switch, never for a request */
-    struct table *table;          /* counted; NULL before the first */
+    pthread_mutex_t lock; /* for `table`; taken at a switch, never for a request */
+    struct table *table;  /* counted; NULL before the first */
     struct adoption adopted[COUNTERS_WORKERS];
-    uint64_t acked;               /* newest epoch that the manager was told of */
-    atomic_uint running;          /* worker threads */
-    atomic_int wish;              /* enum gateway_wish */
-    uint64_t drain_deadline_ns;   /* 0: not draining */
-    int news;                     /* eventfd: workers to main; owned */
-    int signals;                  /* signalfd; owned */
-    int manager;                  /* connection; owned; -1: nobody */
+    uint64_t acked;             /* newest epoch that the manager was told of */
+    atomic_uint running;        /* worker threads */
+    atomic_int wish;            /* enum gateway_wish */
+    uint64_t drain_deadline_ns; /* 0: not draining */
+    int news;                   /* eventfd: workers to main; owned */
+    int signals;                /* signalfd; owned */
+    int manager;                /* connection; owned; -1: nobody */
     struct control_reader reader;
 };
 
@@ -212,6 +212,8 @@ static void on_table(struct gateway *g, struct span message)
         table_unref(t);
         return;
     }
+    if (t->nslots > counter_read(&g->counters->nslots))
+        atomic_store(&g->counters->nslots, t->nslots);
     pthread_mutex_lock(&g->lock);
     struct table *old = g->table;
     g->table = t;
@@ -323,8 +325,12 @@ static void main_loop(struct gateway *g)
 static int parse_arguments(struct gateway *g, int argc, char **argv, struct err *err)
 {
     static const struct option options[] = {
-        {"control-fd", 1, 0, 'c'}, {"counters-fd", 1, 0, 'm'}, {"workers", 1, 0, 'w'},
-        {"listen", 1, 0, 'l'},     {"listen-fds", 1, 0, 'f'},  {"log-level", 1, 0, 'v'},
+        {"control-fd", 1, 0, 'c'},
+        {"counters-fd", 1, 0, 'm'},
+        {"workers", 1, 0, 'w'},
+        {"listen", 1, 0, 'l'},
+        {"listen-fds", 1, 0, 'f'},
+        {"log-level", 1, 0, 'v'},
         {0},
     };
     int o;
@@ -333,9 +339,15 @@ static int parse_arguments(struct gateway *g, int argc, char **argv, struct err 
     g->control = g->counters_fd = -1;
     while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (o) {
-        case 'c': g->control = atoi(optarg); break;
-        case 'm': g->counters_fd = atoi(optarg); break;
-        case 'w': g->nworkers = (unsigned)atoi(optarg); break;
+        case 'c':
+            g->control = atoi(optarg);
+            break;
+        case 'm':
+            g->counters_fd = atoi(optarg);
+            break;
+        case 'w':
+            g->nworkers = (unsigned)atoi(optarg);
+            break;
         case 'l':
             if (g->nlisten < LISTEN_MAX)
                 g->listen[g->nlisten++] = optarg;
@@ -345,12 +357,15 @@ static int parse_arguments(struct gateway *g, int argc, char **argv, struct err 
                 if (g->nlisten_fds < COUNT_OF(g->listen_fds))
                     g->listen_fds[g->nlisten_fds++] = atoi(next);
             break;
-        case 'v': log_start("gateway", (enum log_level)log_level_by_name(optarg)); break;
-        default: return err_set(err, 400, "unknown argument");
+        case 'v':
+            log_start("gateway", (enum log_level)log_level_by_name(optarg));
+            break;
+        default:
+            return err_set(err, 400, "unknown argument");
         }
     }
-    if (g->control < 0 || g->counters_fd < 0 || g->nworkers < 1 ||
-        g->nworkers > COUNTERS_WORKERS || g->nlisten_fds != g->nlisten * g->nworkers)
+    if (g->control < 0 || g->counters_fd < 0 || g->nworkers < 1 || g->nworkers > COUNTERS_WORKERS ||
+        g->nlisten_fds != g->nlisten * g->nworkers)
         return err_set(err, 400, "`segue gateway` is started by `segue serve`, not by hand");
     return 0;
 }

@@ -61,13 +61,13 @@ enum upstream_state {
 
 struct pool {
     unsigned slot;
-    uint64_t address_id;      /* of the engine that has the slot now */
-    struct list idle;         /* newest first */
-    unsigned in_flight;       /* exchanges of this worker there */
-    unsigned failures;        /* in a row */
-    uint64_t avoid_until_ns;  /* after failures: not chosen before, ... */
-    uint64_t avoid_epoch;     /* ... unless there is a newer table than this */
-    struct replica_row *row;  /* borrowed from the counters */
+    uint64_t address_id;     /* of the engine that has the slot now */
+    struct list idle;        /* newest first */
+    unsigned in_flight;      /* exchanges of this worker there */
+    unsigned failures;       /* in a row */
+    uint64_t avoid_until_ns; /* after failures: not chosen before, ... */
+    uint64_t avoid_epoch;    /* ... unless there is a newer table than this */
+    struct replica_row *row; /* borrowed from the counters */
 };
 
 struct upstream {
@@ -80,10 +80,10 @@ struct upstream {
     struct exchange *exchange; /* borrowed; set while CONNECTING and BUSY */
     struct list link;          /* in pool->idle while IDLE */
     uint64_t address_id;
-    struct buf in;             /* the beginning of an answer's head */
-    struct buf out;            /* request bytes that the engine has not taken */
-    bool reused;               /* it has carried an exchange before */
-    bool paused;               /* not read because the client does not read */
+    struct buf in;  /* the beginning of an answer's head */
+    struct buf out; /* request bytes that the engine has not taken */
+    bool reused;    /* it has carried an exchange before */
+    bool paused;    /* not read because the client does not read */
 };
 
 /* Shared by both sides: sends pieces now, keeps the rest in `out`. -1 with errno. */
@@ -123,48 +123,60 @@ enum exchange_state {
 };
 
 /* What an exchange came to, at one replica: which counter. */
-enum outcome { OUTCOME_FINISHED, OUTCOME_FAILED, OUTCOME_TRUNCATED, OUTCOME_CANCELLED, OUTCOME_RETRIED };
+enum outcome {
+    OUTCOME_FINISHED,
+    OUTCOME_FAILED,
+    OUTCOME_TRUNCATED,
+    OUTCOME_CANCELLED,
+    OUTCOME_RETRIED
+};
 
 struct exchange {
     struct grave grave;
     enum exchange_state state;
-    struct worker *worker;     /* borrowed */
-    struct client *client;     /* borrowed; outlives us */
-    struct list link;          /* in worker->held while HELD */
-    struct timer timer;        /* hold deadline while HELD */
+    struct worker *worker; /* borrowed */
+    struct client *client; /* borrowed; outlives us */
+    struct list link;      /* in worker->held while HELD */
+    struct timer timer;    /* hold deadline while HELD */
 
-    struct view *view;         /* counted; set by the last dispatch */
+    struct view *view;                   /* counted; set by the last dispatch */
     const struct version_route *version; /* borrowed from view */
     const struct replica_route *replica; /* borrowed from view */
-    struct pool *pool;         /* where it is counted in; NULL: nowhere */
-    struct upstream *upstream; /* owned in CONNECTING, WAITING, RELAYING */
-    uint64_t tried;            /* bit i: replica i of the version failed us */
-    unsigned sent;             /* times that an engine may have seen the request */
-    unsigned stale;            /* kept connections that turned out to be closed */
+    struct pool *pool;                   /* where it is counted in; NULL: nowhere */
+    struct upstream *upstream;           /* owned in CONNECTING, WAITING, RELAYING */
+    uint64_t tried;                      /* bit i: replica i of the version failed us */
+    unsigned sent;                       /* times that an engine may have seen the request */
+    unsigned stale;                      /* kept connections that turned out to be closed */
 
     /* The request, kept until the first relayed byte, for another try:
      *   [target and header lines][body before the model][body after it] */
     struct buf request;
     size_t lines_len, before_len, after_len;
-    const char *insert;        /* the body has no `model`: what stands before and ... */
-    const char *insert_after;  /* ... behind the inserted value; "" otherwise */
+    const char *insert;            /* the body has no `model`: what stands before and ... */
+    const char *insert_after;      /* ... behind the inserted value; "" otherwise */
     char name[TABLE_NAME_MAX + 1]; /* model as the client wrote it; "" if absent */
-    uint64_t hold_deadline_ns; /* 0: has not waited yet */
-    unsigned held_model;       /* HELD: index in view->held */
+    uint64_t hold_deadline_ns;     /* 0: has not waited yet */
+    unsigned held_model;           /* HELD: index in view->held */
 
     char request_id[REQUEST_ID_MAX + 1];
-    bool head_only;            /* HEAD */
+    bool head_only; /* HEAD */
 
     /* The answer. */
     int status;
-    unsigned interim;          /* 1xx answers seen */
-    enum http_framing from;    /* how the engine frames it */
-    enum http_framing to;      /* how we frame it */
-    uint64_t left;             /* HTTP_BODY_LENGTH: bytes to come */
+    unsigned interim;       /* 1xx answers seen */
+    enum http_framing from; /* how the engine frames it */
+    enum http_framing to;   /* how we frame it */
+    uint64_t left;          /* HTTP_BODY_LENGTH: bytes to come */
     struct chunk_decoder chunks;
-    bool engine_keeps;         /* the engine keeps the connection */
-    bool sse;                  /* text/event-stream */
-    char last[16];             /* the newest relayed bytes of an SSE answer */
+    bool engine_keeps; /* the engine keeps the connection */
+    bool sse;          /* text/event-stream */
+    char last[16];     /* the newest relayed bytes of an SSE answer */
+    uint64_t events;   /* of an SSE answer, relayed */
+
+    /* CLOCK_MONOTONIC; 0: has not happened */
+    uint64_t began_ns; /* the round in which the request was whole */
+    uint64_t sent_ns;  /* given to the engine, the last time */
+    uint64_t first_ns; /* first bytes of the answer's body */
 };
 
 /*
@@ -235,8 +247,8 @@ struct client {
     struct watch watch;
     struct grave grave;
     struct timer timer;
-    struct list link;          /* in worker->clients */
-    struct worker *worker;     /* borrowed */
+    struct list link;      /* in worker->clients */
+    struct worker *worker; /* borrowed */
     enum client_state state;
     struct exchange *exchange; /* owned while BUSY; NULL otherwise */
     struct buf in;             /* bytes of requests not yet handled */
@@ -291,28 +303,28 @@ struct gateway;
 struct worker {
     unsigned index;
     pthread_t thread;
-    struct gateway *gateway;    /* borrowed */
-    unsigned gateway_workers;   /* how many we are */
+    struct gateway *gateway;  /* borrowed */
+    unsigned gateway_workers; /* how many we are */
     struct loop loop;
     struct watch wake;          /* eventfd: a new table, or stop */
     struct listener *listeners; /* owned */
     size_t nlisteners;
-    struct view *view;          /* counted; NULL before the first table */
-    struct counters *counters;  /* borrowed */
-    struct worker_row *row;     /* borrowed */
+    struct view *view;                  /* counted; NULL before the first table */
+    struct counters *counters;          /* borrowed */
+    struct worker_row *row;             /* borrowed */
     struct pool *pools[COUNTERS_SLOTS]; /* owned; made at first use */
     struct list clients;
     unsigned nclients;
-    struct list held;           /* in order of arrival */
+    struct list held; /* in order of arrival */
     struct timer hold_retry;
     uint64_t rng[2];
-    int reserve_fd;             /* given up for a moment when descriptors run out */
+    int reserve_fd; /* given up for a moment when descriptors run out */
     bool draining;
-    char date[64];              /* "Date: ...\r\n" of date_s */
+    char date[64]; /* "Date: ...\r\n" of date_s */
     uint64_t date_s;
-    char *scratch;              /* SCRATCH_BYTES, with CHUNK_HEAD_ROOM before and 16 after */
-    char *flat;                 /* FLAT_BYTES */
-    struct buf lines;           /* the head that is being written */
+    char *scratch;    /* SCRATCH_BYTES, with CHUNK_HEAD_ROOM before and 16 after */
+    char *flat;       /* FLAT_BYTES */
+    struct buf lines; /* the head that is being written */
 };
 
 /* A random number of 64 bits; not for secrets. */

@@ -31,9 +31,9 @@ struct grave {
 };
 
 struct loop {
-    int epoll;        /* owned */
-    bool stop;        /* set by anybody on the loop's thread: leave after this round */
-    uint64_t now_ns;  /* CLOCK_MONOTONIC at the start of this round */
+    int epoll;       /* owned */
+    bool stop;       /* set by anybody on the loop's thread: leave after this round */
+    uint64_t now_ns; /* CLOCK_MONOTONIC at the start of this round */
     struct timers timers;
     struct list again;
     struct list graves;

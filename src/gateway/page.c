@@ -5,8 +5,12 @@
  * development endpoints (/sleep, /collective_rpc, /slots, ...) and the admin
  * verbs are not in it, so no spelling of a path leads there.
  */
+#include <stdlib.h>
+
+#include "base/alloc.h"
 #include "gateway/internal.h"
 #include "gateway/route.h"
+#include "web/web.h"
 
 enum page_kind { PAGE_ENGINE, PAGE_MODELS, PAGE_HEALTH, PAGE_READINESS, PAGE_VERSION };
 
@@ -82,6 +86,30 @@ static bool answer_model(struct client *c, struct span name)
     return true;
 }
 
+static bool has_etag(const struct http_request_head *head, const char *etag)
+{
+    for (size_t i = 0; i < head->nfields; i++)
+        if (span_eq_nocase(head->fields[i].name, SPAN_LIT("if-none-match")))
+            return span_eq_str(head->fields[i].value, etag);
+    return false;
+}
+
+/* The translate page. */
+static bool answer_file(struct client *c, const struct http_request_head *head)
+{
+    const struct web_file *f = web_file_find(head->path);
+
+    if (!f)
+        return false;
+    char *headers = str_fmt(WEB_HEADERS "ETag: %s\r\n", f->etag);
+    if (has_etag(head, f->etag))
+        client_reply(c, 304, NULL, headers, span_of(NULL, 0));
+    else
+        client_reply(c, 200, f->content_type, headers, span_of(f->data, f->n));
+    free(headers);
+    return true;
+}
+
 static void answer_page(struct client *c, enum page_kind kind)
 {
     const struct table *t = c->worker->view->table;
@@ -124,6 +152,8 @@ bool page_answer(struct client *c, const struct http_request_head *head)
     }
     if (is_read(head) && span_starts(head->path, models) &&
         answer_model(c, span_of(head->path.p + models.n, head->path.n - models.n)))
+        return true;
+    if (is_read(head) && answer_file(c, head))
         return true;
     client_error(c, GATEWAY_ERROR_NOT_FOUND,
                  "there is nothing at '%.*s'; the API is at /v1/chat/completions, "

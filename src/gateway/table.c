@@ -197,8 +197,7 @@ static struct name_entry *probe(const struct table *t, struct span name, uint64_
 {
     size_t i = hash & (t->nnames - 1);
 
-    while (t->names[i].name.p &&
-           (t->names[i].hash != hash || !span_eq(t->names[i].name, name)))
+    while (t->names[i].name.p && (t->names[i].hash != hash || !span_eq(t->names[i].name, name)))
         i = (i + 1) & (t->nnames - 1);
     return &t->names[i];
 }
@@ -223,8 +222,13 @@ static void index_names(struct table *t, json_t *models)
 
     for (size_t k = 0; k < t->nmodels; k++) {
         need += 1 + json_array_size(json_object_get(json_array_get(models, k), "aliases"));
-        for (size_t v = 0; v < t->models[k].nversions; v++)
-            need += 1 + t->models[k].versions[v].nreplicas;
+        for (size_t v = 0; v < t->models[k].nversions; v++) {
+            const struct version_route *version = &t->models[k].versions[v];
+            need += 1 + version->nreplicas;
+            for (size_t r = 0; r < version->nreplicas; r++)
+                if (version->replicas[r].slot >= t->nslots)
+                    t->nslots = version->replicas[r].slot + 1;
+        }
     }
     for (t->nnames = 16; t->nnames < need * 2; t->nnames *= 2)
         ;
@@ -236,19 +240,23 @@ static void index_names(struct table *t, json_t *models)
         for (size_t v = 0; v < m->nversions; v++)
             name_add(t, m->versions[v].tag, (struct table_match){m, &m->versions[v]});
     }
-    json_array_foreach(models, i, j) {
+    json_array_foreach(models, i, j)
+    {
         size_t a;
-        json_array_foreach(json_object_get(j, "aliases"), a, alias) {
+        json_array_foreach(json_object_get(j, "aliases"), a, alias)
+        {
             if (json_is_string(alias))
                 name_add(t, json_string_value(alias), (struct table_match){&t->models[i], NULL});
         }
     }
     /* An application that was set up for one engine goes on with that engine's
      * name for the model; the route decides all the same. */
-    json_array_foreach(models, i, j) {
+    json_array_foreach(models, i, j)
+    {
         size_t v, r;
         json_t *version, *replica;
-        json_array_foreach(json_object_get(j, "versions"), v, version) {
+        json_array_foreach(json_object_get(j, "versions"), v, version)
+        {
             json_array_foreach(json_object_get(version, "replicas"), r, replica)
                 name_add(t, json_string_value(json_object_get(replica, "serve_as")),
                          (struct table_match){&t->models[i], NULL});

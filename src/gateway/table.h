@@ -20,10 +20,10 @@
 enum { TABLE_NAME_MAX = 130 }; /* "MODEL@VERSION" */
 
 struct replica_route {
-    unsigned slot;        /* row of the counters, pool of each worker */
+    unsigned slot; /* row of the counters, pool of each worker */
     bool ready;
-    char *address;        /* owned, as all pointers here unless it says borrowed; for people */
-    uint64_t address_id;  /* hash of address: tells a slot's new engine from its old one */
+    char *address;       /* owned, as all pointers here unless it says borrowed; for people */
+    uint64_t address_id; /* hash of address: tells a slot's new engine from its old one */
     union {
         struct sockaddr any;
         struct sockaddr_in in;
@@ -36,19 +36,19 @@ struct replica_route {
 };
 
 struct version_route {
-    char *name;           /* "v1" */
-    char *tag;            /* "hy-mt@v1" */
-    unsigned weight;      /* share of new requests; 0: pinned ones only */
+    char *name;      /* "v1" */
+    char *tag;       /* "hy-mt@v1" */
+    unsigned weight; /* share of new requests; 0: pinned ones only */
     struct replica_route *replicas;
     size_t nreplicas;
 };
 
 struct model_route {
     char *name;
-    unsigned index;       /* in table->models */
-    bool expected;        /* a replica may become ready soon: hold */
+    unsigned index; /* in table->models */
+    bool expected;  /* a replica may become ready soon: hold */
     uint64_t hold_ns;
-    unsigned hold_max;    /* for all workers together */
+    unsigned hold_max; /* for all workers together */
     unsigned total_weight;
     struct version_route *versions;
     size_t nversions;
@@ -69,15 +69,16 @@ struct name_entry;
 struct table {
     atomic_uint refs;
     uint64_t epoch;
+    unsigned nslots; /* highest slot of any replica + 1 */
     struct limits limits;
     struct timeouts timeouts;
     struct model_route *models;
     size_t nmodels;
     struct name_entry *names; /* open addressing; a power of two of them */
     size_t nnames;
-    char *models_json;        /* the answer to GET /v1/models */
+    char *models_json; /* the answer to GET /v1/models */
     size_t models_json_len;
-    char *names_text;         /* "hy-mt, other": for the 404 */
+    char *names_text; /* "hy-mt, other": for the 404 */
 };
 
 /* What a name in a request means. */

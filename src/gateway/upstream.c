@@ -15,7 +15,7 @@
 #include "gateway/internal.h"
 
 enum {
-    IDLE_MAX = 256,     /* kept connections of one pool */
+    IDLE_MAX = 256,    /* kept connections of one pool */
     READS_A_ROUND = 16 /* then others have their turn */
 };
 
@@ -67,7 +67,7 @@ static unsigned idle_count(const struct pool *p)
     unsigned n = 0;
 
     LIST_FOR_EACH(it, &p->idle)
-        n++;
+    n++;
     return n;
 }
 
@@ -120,8 +120,7 @@ struct upstream *upstream_get(struct worker *w, const struct replica_route *r, s
     u = upstream_open(w, r, p);
     if (u) {
         u->exchange = x;
-        timer_set(&w->loop.timers, &u->timer,
-                  w->loop.now_ns + x->view->table->timeouts.connect);
+        timer_set(&w->loop.timers, &u->timer, w->loop.now_ns + x->view->table->timeouts.connect);
     }
     return u;
 }
@@ -142,8 +141,7 @@ void upstream_put(struct upstream *u)
     buf_fini(&u->out);
     set_state(u, UPSTREAM_IDLE);
     list_prepend(&u->pool->idle, &u->link);
-    timer_set(&w->loop.timers, &u->timer,
-              w->loop.now_ns + w->view->table->timeouts.upstream_idle);
+    timer_set(&w->loop.timers, &u->timer, w->loop.now_ns + w->view->table->timeouts.upstream_idle);
 }
 
 static void release(struct grave *g)
@@ -273,6 +271,8 @@ void upstream_resume(struct upstream *u)
 {
     if (u->paused) {
         u->paused = false;
+        timer_set(&u->worker->loop.timers, &u->timer,
+                  u->worker->loop.now_ns + u->worker->view->table->timeouts.between_bytes);
         loop_again(&u->worker->loop, &u->watch, EPOLLIN | EPOLLRDHUP);
     }
 }

@@ -172,7 +172,7 @@ static void drain(struct worker *w)
             if (w->pools[i])
                 pool_close_idle(w->pools[i]);
         LIST_FOR_EACH_SAFE(it, &w->clients)
-            client_drain(CONTAINER_OF(it, struct client, link));
+        client_drain(CONTAINER_OF(it, struct client, link));
         if (w->nclients == 0)
             w->loop.stop = true;
     }
@@ -199,9 +199,14 @@ static void on_wake(struct watch *watch, uint32_t events)
         ;
     adopt(w);
     switch (gateway_wish(w->gateway)) {
-    case GATEWAY_RUN: break;
-    case GATEWAY_DRAIN: drain(w); break;
-    case GATEWAY_END: end(w); break;
+    case GATEWAY_RUN:
+        break;
+    case GATEWAY_DRAIN:
+        drain(w);
+        break;
+    case GATEWAY_END:
+        end(w);
+        break;
     }
 }
 
@@ -220,8 +225,9 @@ static void on_hold_retry(struct timer *timer)
 
 /* --- life -------------------------------------------------------------------- */
 
-struct worker *worker_new(struct gateway *g, unsigned index, unsigned workers, const int *listen_fds,
-                          size_t n, struct counters *counters, struct err *err)
+struct worker *worker_new(struct gateway *g, unsigned index, unsigned workers,
+                          const int *listen_fds, size_t n, struct counters *counters,
+                          struct err *err)
 {
     struct worker *w = NEW(struct worker);
     int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -11,8 +11,9 @@ struct gateway;
 struct worker;
 
 /* listen_fds: n listening sockets, owned by the worker from now on. */
-struct worker *worker_new(struct gateway *g, unsigned index, unsigned workers, const int *listen_fds,
-                          size_t n, struct counters *counters, struct err *err);
+struct worker *worker_new(struct gateway *g, unsigned index, unsigned workers,
+                          const int *listen_fds, size_t n, struct counters *counters,
+                          struct err *err);
 int worker_start(struct worker *w, struct err *err) MUST_CHECK;
 
 /* Any thread: there is something new in gateway_table() or gateway_stopping(). */
