@@ -423,7 +423,7 @@ void keys_list(struct buf *out, enum scope scope, int engine)
 
 static void report_unknown(struct reader *r, enum scope scope, const struct node *name)
 {
-    const char *words[64];
+    const char *words[64] = {0};
     size_t n = 0;
     struct buf list = {0};
 
