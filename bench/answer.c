@@ -24,13 +24,15 @@
 #include <unistd.h>
 
 #include "address.h"
+#include "answers.h"
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "question.h"
 
-enum { READ_BYTES = 65536, EVENTS_MAX = 256, THREADS_MAX = 64, REQUEST_MAX = 64 << 20 };
+enum { READ_BYTES = 65536, EVENTS_MAX = 256, THREADS_MAX = 64 };
 
 /*    id           what is true */
 #define CONN_STATES(X)                                             \
@@ -47,22 +49,8 @@ enum conn_state {
         CONN_NSTATES
 };
 
-/* The bytes of all answers; made once, then constant. */
-struct answers {
-    struct buf plain, stream_head, token, stream_end, models, health, not_found, bad;
-};
-
-struct options {
-    const char *name;  /* "model" in the answers */
-    unsigned bytes;    /* of the plain answer's body */
-    unsigned tokens;   /* of a stream */
-    uint64_t gap_ns;   /* between two tokens; 0: as fast as the socket takes them */
-    uint64_t delay_ns; /* before a plain answer */
-    unsigned threads;
-};
-
 struct server {
-    struct options options;
+    struct answer_options options;
     struct address address;
     struct answers answers;
     atomic_ulong accepted, open, requests, streams, refused, cut;
@@ -112,102 +100,6 @@ static void set_state(struct conn *c, enum conn_state next)
         list_append(&c->thread->delayed, &c->link);
     if (next == CONN_STREAMING)
         list_append(&c->thread->streams, &c->link);
-}
-
-/* --- the answers --------------------------------------------------------- */
-
-static void add_words(struct buf *b, size_t n)
-{
-    static const char words[] = "Hello, world. This answer is always the same. ";
-    for (size_t i = 0; i < n; i++)
-        buf_add_char(b, words[i % (sizeof(words) - 1)]);
-}
-
-static void whole(struct buf *out, const char *status, const char *type, struct span body)
-{
-    buf_addf(out, "HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n\r\n", status, type,
-             body.n);
-    buf_add_span(out, body);
-}
-
-static void make_plain(struct buf *out, const struct options *o)
-{
-    struct buf head = {0}, tail = {0};
-
-    buf_add_str(&head,
-                "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":1760000000,"
-                "\"model\":\"");
-    buf_add_json(&head, span_str(o->name));
-    buf_add_str(&head, "\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\","
-                       "\"content\":\"");
-    buf_add_str(&tail, "\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,"
-                       "\"completion_tokens\":20,\"total_tokens\":30}}");
-    size_t used = buf_pending(&head) + buf_pending(&tail);
-    add_words(&head, o->bytes > used + 14 ? o->bytes - used : 14);
-    buf_add_span(&head, buf_span(&tail));
-    whole(out, "200 OK", "application/json", buf_span(&head));
-    buf_fini(&head);
-    buf_fini(&tail);
-}
-
-static void add_event(struct buf *out, const struct options *o, const char *delta,
-                      const char *finish)
-{
-    buf_add_str(out, "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\","
-                     "\"created\":1760000000,\"model\":\"");
-    buf_add_json(out, span_str(o->name));
-    buf_addf(out, "\",\"choices\":[{\"index\":0,\"delta\":%s,\"finish_reason\":%s}]}\n\n", delta,
-             finish);
-}
-
-static void add_chunk(struct buf *out, struct buf *data)
-{
-    buf_addf(out, "%zx\r\n", buf_pending(data));
-    buf_add_span(out, buf_span(data));
-    buf_add_str(out, "\r\n");
-    buf_fini(data);
-}
-
-static void make_stream(struct answers *a, const struct options *o)
-{
-    struct buf data = {0};
-
-    buf_add_str(&a->stream_head, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-                                 "Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n");
-    add_event(&data, o, "{\"role\":\"assistant\",\"content\":\"Hello\"}", "null");
-    add_chunk(&a->stream_head, &data);
-    add_event(&data, o, "{\"content\":\" world\"}", "null");
-    add_chunk(&a->token, &data);
-    add_event(&data, o, "{}", "\"stop\"");
-    buf_add_str(&data, "data: [DONE]\n\n");
-    add_chunk(&a->stream_end, &data);
-    buf_add_str(&a->stream_end, "0\r\n\r\n");
-}
-
-static void make_answers(struct answers *a, const struct options *o)
-{
-    struct buf body = {0};
-
-    make_plain(&a->plain, o);
-    make_stream(a, o);
-    buf_add_str(&body, "{\"object\":\"list\",\"data\":[{\"id\":\"");
-    buf_add_json(&body, span_str(o->name));
-    buf_add_str(&body, "\",\"object\":\"model\",\"created\":1760000000,\"owned_by\":\"segue\"}]}");
-    whole(&a->models, "200 OK", "application/json", buf_span(&body));
-    buf_fini(&body);
-    whole(&a->health, "200 OK", "application/json", SPAN_LIT("{\"status\":\"ok\"}"));
-    whole(&a->not_found, "404 Not Found", "application/json",
-          SPAN_LIT("{\"error\":{\"message\":\"no such path\",\"type\":\"not_found\"}}"));
-    whole(&a->bad, "400 Bad Request\r\nConnection: close", "application/json",
-          SPAN_LIT("{\"error\":{\"message\":\"this request is not understood\"}}"));
-}
-
-static void answers_fini(struct answers *a)
-{
-    struct buf *all[] = {&a->plain,  &a->stream_head, &a->token,     &a->stream_end,
-                         &a->models, &a->health,      &a->not_found, &a->bad};
-    for (size_t i = 0; i < COUNT_OF(all); i++)
-        buf_fini(all[i]);
 }
 
 /* --- a connection -------------------------------------------------------- */
@@ -307,7 +199,7 @@ static int conn_stats(struct conn *c)
     buf_add_json(&body, buf_span(&s->probe));
     pthread_mutex_unlock(&s->lock);
     buf_add_str(&body, "\"}");
-    whole(&out, "200 OK", "application/json", buf_span(&body));
+    answers_whole(&out, "200 OK", "application/json", buf_span(&body));
     int done = conn_answer(c, buf_span(&out));
     buf_fini(&body);
     buf_fini(&out);
@@ -316,123 +208,7 @@ static int conn_stats(struct conn *c)
 
 /* --- requests ------------------------------------------------------------ */
 
-struct request {
-    struct span method, path, head, body;
-    size_t total;  /* bytes of head and body */
-    size_t length; /* Content-Length */
-    bool has_length, chunked, close, probe;
-};
-
-static void read_field(struct request *r, struct span line, bool *bad)
-{
-    size_t colon = span_index(line, ':');
-    struct span name = span_of(line.p, colon);
-    if (colon == line.n || colon == 0) {
-        *bad = true;
-        return;
-    }
-    struct span value = span_trim(span_of(line.p + colon + 1, line.n - colon - 1));
-    uint64_t n;
-
-    if (span_eq_nocase(name, SPAN_LIT("content-length"))) {
-        if (r->has_length || !span_u64(value, &n) || n > REQUEST_MAX)
-            *bad = true;
-        else
-            r->length = n;
-        r->has_length = true;
-    } else if (span_eq_nocase(name, SPAN_LIT("transfer-encoding"))) {
-        r->chunked = span_eq_nocase(value, SPAN_LIT("chunked"));
-        *bad |= !r->chunked;
-    } else if (span_eq_nocase(name, SPAN_LIT("connection"))) {
-        r->close = span_eq_nocase(value, SPAN_LIT("close"));
-    } else if (span_eq_nocase(name, SPAN_LIT("x-probe"))) {
-        r->probe = true;
-    }
-}
-
-static bool read_head(struct request *r)
-{
-    const char *p = r->head.p, *end = p + r->head.n - 2;
-    bool bad = false;
-
-    const char *eol = memmem(p, r->head.n, "\r\n", 2);
-    struct span line = span_of(p, (size_t)(eol - p));
-    size_t space = span_index(line, ' ');
-    r->method = span_of(p, space);
-    if (space == line.n)
-        return false;
-    line = span_of(p + space + 1, line.n - space - 1);
-    r->path = span_of(line.p, span_index(line, ' '));
-    r->close = line.n >= 8 && memcmp(line.p + line.n - 8, "HTTP/1.0", 8) == 0;
-    for (p = eol + 2; p < end; p = eol + 2) {
-        eol = memmem(p, (size_t)(end + 2 - p), "\r\n", 2);
-        read_field(r, span_of(p, (size_t)(eol - p)), &bad);
-    }
-    return !bad && !(r->chunked && r->has_length);
-}
-
-/* A chunked body, joined in `out`; returns its framed length, 0: incomplete, -1: malformed. */
-static ssize_t read_chunks(struct span s, struct buf *out)
-{
-    size_t at = 0;
-
-    for (;;) {
-        const char *eol = memmem(s.p + at, s.n - at, "\r\n", 2);
-        if (!eol)
-            return 0;
-        char *stop;
-        unsigned long n = strtoul(s.p + at, &stop, 16);
-        if (stop == s.p + at || n > REQUEST_MAX)
-            return -1;
-        at = (size_t)(eol - s.p) + 2;
-        if (s.n - at < n + 2)
-            return 0;
-        if (memcmp(s.p + at + n, "\r\n", 2) != 0)
-            return -1;
-        buf_add(out, s.p + at, n);
-        at += n + 2;
-        if (n == 0)
-            return (ssize_t)at;
-    }
-}
-
-/* Reads one request from s: 1 complete, 0 more is needed, -1 not understood. */
-static int read_request(struct request *r, struct span s, struct buf *joined)
-{
-    *r = (struct request){0};
-    const char *end = memmem(s.p, s.n, "\r\n\r\n", 4);
-    if (!end)
-        return s.n > READ_BYTES ? -1 : 0;
-    r->head = span_of(s.p, (size_t)(end - s.p) + 4);
-    if (!read_head(r))
-        return -1;
-    struct span rest = span_of(s.p + r->head.n, s.n - r->head.n);
-    if (r->chunked) {
-        ssize_t n = read_chunks(rest, joined);
-        r->total = r->head.n + (n > 0 ? (size_t)n : 0);
-        r->body = buf_span(joined);
-        return n > 0 ? 1 : (int)n;
-    }
-    if (rest.n < r->length)
-        return 0;
-    r->body = span_of(rest.p, r->length);
-    r->total = r->head.n + r->length;
-    return 1;
-}
-
-/* "stream":true anywhere in the body, with any space after the colon. */
-static bool wants_stream(struct span body)
-{
-    const char *p = memmem(body.p, body.n, "\"stream\"", 8), *end = body.p + body.n;
-
-    if (!p)
-        return false;
-    for (p += 8; p < end && (*p == ' ' || *p == ':'); p++)
-        ;
-    return end - p >= 4 && memcmp(p, "true", 4) == 0;
-}
-
-static int handle_post(struct conn *c, const struct request *r)
+static int handle_post(struct conn *c, const struct question *r)
 {
     struct server *s = c->thread->server;
 
@@ -443,7 +219,7 @@ static int handle_post(struct conn *c, const struct request *r)
         buf_add_span(&s->probe, r->head);
         pthread_mutex_unlock(&s->lock);
     }
-    if (wants_stream(r->body))
+    if (question_wants_stream(r))
         return conn_stream(c);
     if (s->options.delay_ns == 0)
         return conn_answer(c, buf_span(&s->answers.plain));
@@ -452,7 +228,7 @@ static int handle_post(struct conn *c, const struct request *r)
     return 0;
 }
 
-static int handle(struct conn *c, const struct request *r)
+static int handle(struct conn *c, const struct question *r)
 {
     struct server *s = c->thread->server;
 
@@ -476,9 +252,9 @@ static int serve(struct conn *c, struct span s, size_t *used)
     int more = 0;
 
     for (*used = 0; c->state == CONN_READING && *used < s.n && more == 0;) {
-        struct request r;
+        struct question r;
         struct buf joined = {0};
-        int got = read_request(&r, span_of(s.p + *used, s.n - *used), &joined);
+        int got = question_read(&r, span_of(s.p + *used, s.n - *used), &joined);
         if (got > 0) {
             *used += r.total;
             more = handle(c, &r);
@@ -512,7 +288,7 @@ static int conn_bytes(struct conn *c, size_t n)
 
     if (buf_pending(&c->in)) {
         buf_add(&c->in, c->thread->bytes, n);
-        return buf_pending(&c->in) > 2 * REQUEST_MAX ? -1 : serve_held(c);
+        return buf_pending(&c->in) > 2 * QUESTION_BODY_MAX ? -1 : serve_held(c);
     }
     int more = serve(c, span_of(c->thread->bytes, n), &used);
     if (more == 0 && used < n)
@@ -717,7 +493,7 @@ static void read_options(struct server *s, int argc, char **argv)
         {"listen", 1, NULL, 'l'},  {"name", 1, NULL, 'n'},   {"bytes", 1, NULL, 'b'},
         {"tokens", 1, NULL, 't'},  {"gap-ms", 1, NULL, 'g'}, {"delay-ms", 1, NULL, 'd'},
         {"threads", 1, NULL, 'T'}, {"help", 0, NULL, 'h'},   {NULL, 0, NULL, 0}};
-    struct options *o = &s->options;
+    struct answer_options *o = &s->options;
     const char *listen = NULL;
     struct err err;
     int id, row;
@@ -772,13 +548,13 @@ int main(int argc, char **argv)
     int number_of_signal;
 
     log_start("answer", LOG_INFO);
-    s.options = (struct options){.name = "hy-mt", .bytes = 500, .tokens = 200, .threads = 1};
+    s.options = (struct answer_options){.name = "hy-mt", .bytes = 500, .tokens = 200, .threads = 1};
     read_options(&s, argc, argv);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    make_answers(&s.answers, &s.options);
+    answers_make(&s.answers, &s.options);
     pthread_mutex_init(&s.lock, NULL);
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
