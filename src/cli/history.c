@@ -29,21 +29,6 @@ static int get(const struct args *args, json_t **out, const char *target, const 
     return code;
 }
 
-static enum ink ink_of(const char *state)
-{
-    static const struct {
-        const char *state;
-        enum ink ink;
-    } inks[] = {{"ready", INK_GREEN},   {"serving", INK_GREEN},      {"done", INK_GREEN},
-                {"failed", INK_RED},    {"down", INK_RED},           {"rolled back", INK_RED},
-                {"starting", INK_CYAN}, {"rolling back", INK_YELLOW}};
-
-    for (size_t i = 0; i < COUNT_OF(inks); i++)
-        if (strcmp(inks[i].state, state) == 0)
-            return inks[i].ink;
-    return INK_PLAIN;
-}
-
 int run_versions(const struct args *args)
 {
     static const char *const heads[] = {"MODEL",  "VERSION", ">SHARE", "STATE",
@@ -68,7 +53,7 @@ int run_versions(const struct args *args)
         table_cell(t, INK_BOLD, "%s", json_text(row, "model", ""));
         table_cell(t, INK_PLAIN, "%s", json_text(row, "name", ""));
         table_cell(t, INK_PLAIN, "%g%%", json_number_value(json_object_get(row, "share")) * 100);
-        table_cell(t, ink_of(state), "%s", state);
+        table_cell(t, state_ink(state), "%s", state);
         table_cell(t, INK_PLAIN, "%s", json_text(row, "engine", ""));
         table_cell(t, INK_DIM, "%.12s", json_text(row, "sha256", "-"));
         table_cell(t, INK_PLAIN, "%s", json_text(row, "path", json_text(row, "url", "-")));
@@ -105,7 +90,7 @@ int run_rollouts(const struct args *args)
         table_cell(t, INK_PLAIN, "%s", json_text(row, "kind", ""));
         table_cell(t, INK_PLAIN, "%s", json_text(row, "from", "-"));
         table_cell(t, INK_PLAIN, "%s", json_text(row, "to", "-"));
-        table_cell(t, ink_of(state), "%s", state);
+        table_cell(t, state_ink(state), "%s", state);
         table_cell(t, INK_DIM, "%s", json_text(row, "began", ""));
         table_cell(t, INK_PLAIN, "%s", reason);
     }
@@ -153,7 +138,7 @@ void say_receipt(const json_t *r)
     ink_add(&head, INK_BOLD, colour, json_text(r, "model", "?"));
     buf_addf(&head, ": %s %s -> %s ", json_text(r, "kind", "update"), from,
              json_text(r, "to", "?"));
-    ink_add(&head, ink_of(result), colour, result);
+    ink_add(&head, state_ink(result), colour, result);
     printf("%s in %s\n", buf_cstr(&head), time_text(phases_seconds(r), a));
     buf_fini(&head);
     if (*reason)

@@ -7,6 +7,7 @@
 
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "cli/screen.h"
 
 /* Each runs one command and returns the exit code. Words are without the command's own. */
 int run_status(const struct args *args);
@@ -25,6 +26,9 @@ int run_version(const struct args *args);
 
 /* "segue: " and the sentence on standard error; returns `code`. */
 int say_error(int code, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/* The colour of a state's name, whatever it is the state of. */
+enum ink state_ink(const char *state);
 
 /* The object as one line on standard output. */
 void say_json(const json_t *object);

@@ -2,9 +2,11 @@
  * status - what runs, which version serves, and how it is doing.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "cli/ask.h"
 #include "cli/internal.h"
@@ -90,50 +92,48 @@ static void cell_count(struct table *t, int64_t n, enum ink ink)
     table_cell(t, n ? ink : INK_DIM, "%s", number_text(n, text));
 }
 
+enum ink state_ink(const char *state)
+{
+    static const struct {
+        const char *state;
+        enum ink ink;
+    } inks[] = {{"ready", INK_GREEN},   {"serving", INK_GREEN},
+                {"done", INK_GREEN},    {"failed", INK_RED},
+                {"down", INK_RED},      {"rolled back", INK_RED},
+                {"starting", INK_CYAN}, {"rolling back", INK_YELLOW},
+                {"asking", INK_CYAN},   {"stopped", INK_DIM}};
+
+    for (size_t i = 0; i < COUNT_OF(inks); i++)
+        if (strcmp(inks[i].state, state) == 0)
+            return inks[i].ink;
+    return INK_PLAIN;
+}
+
+/* "1/2": ready ones of those that should be there. */
 static void cell_replicas(struct table *t, const json_t *replicas)
 {
     size_t i, ready = 0, n = json_array_size(replicas);
-    const char *other = NULL;
     json_t *r;
 
     json_array_foreach(replicas, i, r)
     {
-        const char *state = json_text(r, "state", "?");
-        if (strcmp(state, "ready") == 0)
-            ready++;
-        else
-            other = state;
+        ready += strcmp(json_text(r, "state", ""), "ready") == 0;
     }
     if (n == 0)
-        table_cell(t, INK_DIM, "stopped");
-    else if (ready == n)
-        table_cell(t, INK_GREEN, n == 1 ? "ready" : "%zu ready", n);
-    else if (n == 1)
-        table_cell(t, strcmp(other, "failed") && strcmp(other, "down") ? INK_CYAN : INK_RED, "%s",
-                   other);
+        table_cell(t, INK_DIM, "-");
     else
-        table_cell(t, ready ? INK_YELLOW : INK_RED, "%zu of %zu ready", ready, n);
-}
-
-/* "serving", "spare", or what else a version is to its model. */
-static const char *role(const json_t *model, const json_t *version)
-{
-    const char *name = json_text(version, "name", "");
-
-    if (strcmp(name, json_text(model, "serving", "")) == 0)
-        return "serving";
-    return strcmp(name, json_text(model, "previous", "")) == 0 ? "spare" : "-";
+        table_cell(t, ready == n ? INK_PLAIN : INK_YELLOW, "%zu/%zu", ready, n);
 }
 
 static void add_version(struct table *t, const struct before *before, const json_t *model,
                         const json_t *version)
 {
     const json_t *counters = json_object_get(version, "counters");
-    const char *is = role(model, version), *name = json_text(version, "name", "?");
+    const char *state = json_text(version, "state", "?"), *name = json_text(version, "name", "?");
 
     table_cell(t, INK_BOLD, "%s", json_text(model, "name", "?"));
     table_cell(t, INK_PLAIN, "%s", name);
-    table_cell(t, strcmp(is, "serving") ? INK_DIM : INK_GREEN, "%s", is);
+    table_cell(t, state_ink(state), "%s", state);
     table_cell(t, INK_PLAIN, "%g%%", json_number_value(json_object_get(version, "share")) * 100);
     cell_replicas(t, json_object_get(version, "replicas"));
     cell_count(t, in_flight(counters), INK_PLAIN);
@@ -145,31 +145,44 @@ static void add_version(struct table *t, const struct before *before, const json
     table_cell(t, INK_DIM, "%s", json_text(version, "source", "-"));
 }
 
-/* Why a replica is not what it should be. */
-static void say_troubles(const json_t *version)
+static void say_trouble(const char *who, const json_t *of)
 {
-    bool colour = screen_has_colour(stdout);
-    size_t i;
+    const char *reason = json_text(of, "reason", "");
+    struct buf line = {0};
+
+    if (!*reason)
+        return;
+    ink_add(&line, INK_RED, screen_has_colour(stdout), who);
+    buf_add_str(&line, ": ");
+    ink_add(&line, INK_PLAIN, false, reason);
+    printf("%s\n", buf_cstr(&line));
+    buf_fini(&line);
+}
+
+/* Why a version, or a replica of it, is not what it should be. */
+static void say_troubles(const json_t *model, const json_t *version)
+{
+    const json_t *replicas = json_object_get(version, "replicas");
+    size_t i, said = 0;
     json_t *r;
 
-    json_array_foreach(json_object_get(version, "replicas"), i, r)
+    json_array_foreach(replicas, i, r)
     {
-        const char *reason = json_text(r, "reason", "");
-        struct buf line = {0};
-        if (!*reason)
-            continue;
-        ink_add(&line, INK_RED, colour, json_text(r, "name", "a replica"));
-        buf_add_str(&line, ": ");
-        ink_add(&line, INK_PLAIN, false, reason);
-        printf("%s\n", buf_cstr(&line));
-        buf_fini(&line);
+        say_trouble(json_text(r, "name", "a replica"), r);
+        said += *json_text(r, "reason", "") != 0;
     }
+    if (said)
+        return;
+    char *name = str_fmt("%s@%s", json_text(model, "name", "?"), json_text(version, "name", "?"));
+    say_trouble(name, version);
+    free(name);
 }
 
 static void say_rollout(const json_t *model)
 {
     const json_t *r = json_object_get(model, "rollout");
     bool colour = screen_has_colour(stdout);
+    char took[NUMBER_TEXT_MAX];
     struct buf line = {0};
 
     if (!json_is_object(r))
@@ -179,9 +192,10 @@ static void say_rollout(const json_t *model)
         buf_addf(&line, " %s -> %s", json_text(r, "from", "?"), json_text(r, "to", "?"));
     buf_add_str(&line, " is ");
     ink_add(&line, INK_YELLOW, colour, json_text(r, "state", "?"));
-    if (*json_text(r, "detail", "")) {
+    buf_addf(&line, " for %s", time_text((double)json_int(r, "state_ms") / 1e3, took));
+    if (*json_text(r, "reason", "")) {
         buf_add_str(&line, ": ");
-        ink_add(&line, INK_PLAIN, false, json_text(r, "detail", ""));
+        ink_add(&line, INK_PLAIN, false, json_text(r, "reason", ""));
     }
     printf("%s\n", buf_cstr(&line));
     buf_fini(&line);
@@ -190,8 +204,8 @@ static void say_rollout(const json_t *model)
 static void say_status(const json_t *status, const struct before *before)
 {
     static const char *const heads[] = {
-        "MODEL",     "VERSION", "ROLE", ">SHARE", "ENGINE STATE", ">IN FLIGHT", ">PER S",
-        ">FINISHED", ">FAILED", ">CUT", "ENGINE", "SOURCE",       NULL};
+        "MODEL",     "VERSION", "STATE", ">SHARE", ">REPLICAS", ">IN FLIGHT", ">PER S",
+        ">FINISHED", ">FAILED", ">CUT",  "ENGINE", "SOURCE",    NULL};
     struct table *t = table_new(heads);
     size_t i, j;
     json_t *model, *version;
@@ -206,7 +220,8 @@ static void say_status(const json_t *status, const struct before *before)
     json_array_foreach(json_object_get(status, "models"), i, model)
     {
         say_rollout(model);
-        json_array_foreach(json_object_get(model, "versions"), j, version) say_troubles(version);
+        json_array_foreach(json_object_get(model, "versions"), j, version)
+            say_troubles(model, version);
     }
 }
 
