@@ -15,14 +15,18 @@
 #include "engine/api.h"
 #include "engine/backend.h"
 
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum {
+    EXIT_FAILED = 1,
+    EXIT_USAGE = 2,
+    LAST_WORDS_MS = 1000 /* for the sockets to take what was said last */
+};
 
 struct program {
     struct options o;
     uv_loop_t loop;
     uv_signal_t term, interrupt;
     uv_timer_t deadline;
-    uv_check_t check; /* FINISHING: after each turn, is anything left? */
+    uv_check_t check; /* FINISHING and CLOSING */
     struct http_server *server;
     struct api api;
     bool closing;
@@ -36,19 +40,31 @@ static void on_engine_closed(void *arg)
     p->api.engine = NULL;
 }
 
-/* Everything that is open ends; the loop runs out. */
-static void close_all(struct program *p)
+static void close_handles(struct program *p)
+{
+    if (uv_is_closing((uv_handle_t *)&p->check))
+        return;
+    http_server_close(p->server);
+    uv_close((uv_handle_t *)&p->term, NULL);
+    uv_close((uv_handle_t *)&p->interrupt, NULL);
+    uv_close((uv_handle_t *)&p->deadline, NULL);
+    uv_close((uv_handle_t *)&p->check, NULL);
+}
+
+static void on_last_words(uv_timer_t *timer)
+{
+    close_handles(timer->data);
+}
+
+/* Streams that still run are cut; the connections get `ms` to take the last words. */
+static void close_all(struct program *p, uint64_t ms)
 {
     if (p->closing)
         return;
     p->closing = true;
     exchange_cut_all(&p->api.exchanges, "the engine is shutting down");
     engine_close(p->api.engine, on_engine_closed, p);
-    http_server_close(p->server);
-    uv_close((uv_handle_t *)&p->term, NULL);
-    uv_close((uv_handle_t *)&p->interrupt, NULL);
-    uv_close((uv_handle_t *)&p->deadline, NULL);
-    uv_close((uv_handle_t *)&p->check, NULL);
+    uv_timer_start(&p->deadline, on_last_words, ms, 0);
 }
 
 static void on_deadline(uv_timer_t *timer)
@@ -57,15 +73,19 @@ static void on_deadline(uv_timer_t *timer)
 
     log_warn("%zu streams did not end within %d s (--shutdown-timeout); they are cut",
              engine_streams(p->api.engine), p->o.shutdown_s);
-    close_all(p);
+    close_all(p, LAST_WORDS_MS);
 }
 
+/* After each turn, once we are to end: is anything left to do or to send? */
 static void on_turn(uv_check_t *check)
 {
     struct program *p = check->data;
 
-    if (list_empty(&p->api.exchanges.open) && http_server_calls(p->server) == 0)
-        close_all(p);
+    if (!list_empty(&p->api.exchanges.open) || http_server_calls(p->server) ||
+        http_server_unsent(p->server))
+        return;
+    close_all(p, 0);
+    close_handles(p);
 }
 
 static void on_signal(uv_signal_t *signal, int number)
@@ -74,15 +94,13 @@ static void on_signal(uv_signal_t *signal, int number)
 
     if (p->api.stopping) {
         log_info("signal %d again: ending at once", number);
-        close_all(p);
+        close_all(p, 0);
         return;
     }
     p->api.stopping = true;
     log_info("signal %d: finishing %zu streams", number, engine_streams(p->api.engine));
     uv_timer_start(&p->deadline, on_deadline, (uint64_t)p->o.shutdown_s * 1000, 0);
     uv_check_start(&p->check, on_turn);
-    if (list_empty(&p->api.exchanges.open))
-        close_all(p);
 }
 
 static void on_state(enum engine_state state, const struct err *err, void *arg)
@@ -95,7 +113,8 @@ static void on_state(enum engine_state state, const struct err *err, void *arg)
         log_error("%s", err->text);
         p->status = EXIT_FAILED;
     }
-    close_all(p);
+    close_all(p, LAST_WORDS_MS);
+    uv_check_start(&p->check, on_turn);
 }
 
 static void on_said(struct stream *s, const struct said *said, void *arg)

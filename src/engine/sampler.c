@@ -30,6 +30,7 @@ struct sampler {
     size_t nseen, seen_room;
     struct candidate *best; /* owned; a heap, then sorted */
     size_t best_room;
+    float *weights; /* owned; of each token, made when first needed */
 };
 
 struct sampler *sampler_new(const struct sampling *ask, int32_t ntokens, uint64_t seed)
@@ -51,6 +52,7 @@ void sampler_free(struct sampler *s)
     free(s->marks);
     free(s->seen);
     free(s->best);
+    free(s->weights);
     free(s);
 }
 
@@ -103,16 +105,33 @@ static void penalize(const struct sampler *s, float *logits)
     }
 }
 
+/* Whether one of the next BLOCK logits is above the floor; becomes vector compares. */
+static bool any_above(const float *logits, float floor)
+{
+    int any = 0;
+
+    for (int i = 0; i < BLOCK; i++)
+        any |= logits[i] > floor;
+    return any;
+}
+
 static llama_token largest(const float *logits, int32_t n)
 {
     llama_token best = -1;
     float most = -INFINITY;
 
-    for (int32_t i = 0; i < n; i++)
-        if (logits[i] > most) {
-            most = logits[i];
-            best = i;
+    for (int32_t i = 0; i < n;) {
+        int32_t end = i + BLOCK < n ? i + BLOCK : n;
+        if (i + BLOCK <= n && !any_above(logits + i, most)) {
+            i = end;
+            continue;
         }
+        for (; i < end; i++)
+            if (logits[i] > most) {
+                most = logits[i];
+                best = i;
+            }
+    }
     return best;
 }
 
@@ -160,15 +179,9 @@ static size_t select_best(struct sampler *s, const float *logits, size_t k)
     for (size_t j = n / 2; j-- > 0;)
         sift_down(heap, n, j);
     while (i < s->ntokens) {
-        if (i + BLOCK <= s->ntokens) {
-            int any = 0;
-            float floor = heap[0].logit;
-            for (int j = 0; j < BLOCK; j++)
-                any |= logits[i + j] > floor;
-            if (!any) {
-                i += BLOCK;
-                continue;
-            }
+        if (i + BLOCK <= s->ntokens && !any_above(logits + i, heap[0].logit)) {
+            i += BLOCK;
+            continue;
         }
         int32_t end = i + BLOCK < s->ntokens ? i + BLOCK : s->ntokens;
         for (; i < end; i++)
@@ -228,13 +241,38 @@ static llama_token pick_of(struct sampler *s, size_t keep, double sum)
     return s->best[keep - 1].token;
 }
 
-static double total_weight(const struct sampler *s, const float *logits, float top)
+/* The weights of the whole vocabulary, and their sum. */
+static double weigh_all(struct sampler *s, const float *logits, float top)
 {
     double total = 0;
+    float scale = 1.0f / s->ask->temperature;
 
-    for (int32_t i = 0; i < s->ntokens; i++)
-        total += weight(s, logits[i], top);
+    if (!s->weights)
+        s->weights = mem_alloc((size_t)s->ntokens * sizeof(s->weights[0]));
+    for (int32_t i = 0; i < s->ntokens; i++) {
+        s->weights[i] = expf((logits[i] - top) * scale);
+        total += (double)s->weights[i];
+    }
     return total;
+}
+
+/* Nothing but min_p bounds the choice: no order is needed. */
+static llama_token pick_of_all(struct sampler *s, double total)
+{
+    llama_token last = -1;
+
+    if (s->ask->min_p > 0) {
+        total = 0;
+        for (int32_t i = 0; i < s->ntokens; i++)
+            total += s->weights[i] >= s->ask->min_p ? (double)s->weights[i] : 0;
+    }
+    double left = random_unit(s) * total;
+    for (int32_t i = 0; i < s->ntokens && left >= 0; i++)
+        if (s->weights[i] > 0 && s->weights[i] >= s->ask->min_p) {
+            left -= (double)s->weights[i];
+            last = i;
+        }
+    return last;
 }
 
 /* Without top_k: the nucleus is sought among more and more of the best. */
@@ -244,7 +282,9 @@ static llama_token pick_unbounded(struct sampler *s, const float *logits)
 
     if (first < 0)
         return -1;
-    double total = total_weight(s, logits, logits[first]), sum;
+    double total = weigh_all(s, logits, logits[first]), sum;
+    if (s->ask->top_p >= 1)
+        return pick_of_all(s, total);
     for (size_t k = NUCLEUS_FIRST;; k *= 8) {
         if (k > (size_t)s->ntokens)
             k = (size_t)s->ntokens;

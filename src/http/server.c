@@ -238,6 +238,17 @@ size_t http_server_calls(const struct http_server *s)
     return s->ncalls;
 }
 
+size_t http_server_unsent(const struct http_server *s)
+{
+    size_t n = 0;
+
+    LIST_FOR_EACH(it, &s->conns)
+    {
+        n += conn_unsent(CONTAINER_OF(it, struct conn, link));
+    }
+    return n;
+}
+
 static void close_listeners(struct http_server *s)
 {
     while (!list_empty(&s->listeners))
