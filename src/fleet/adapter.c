@@ -136,13 +136,6 @@ int adapter_check(const struct config *config, const struct config_version *v, s
     return check_program(config, v, err);
 }
 
-static unsigned cores(void)
-{
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-
-    return n > 0 ? (unsigned)n : 1;
-}
-
 /* The value of a placeholder, or false if the name means nothing to this engine. */
 static bool value_of(struct span name, const struct config *config, const struct config_version *v,
                      const char *address, struct buf *out)
@@ -167,7 +160,7 @@ static bool value_of(struct span name, const struct config *config, const struct
     else if (span_eq_str(name, "ctx_size"))
         buf_add_u64(out, v->ctx_size);
     else if (span_eq_str(name, "threads"))
-        buf_add_u64(out, v->threads ? v->threads : cores());
+        buf_add_u64(out, v->threads); /* 0: the engine counts its cores */
     else
         return false;
     return true;

@@ -194,6 +194,7 @@ void replica_release(struct replica *r)
 
 void replica_discard(struct replica *r)
 {
+    list_remove(&r->link); /* nobody shall find it any more */
     fleet_slot_put(r->fleet, r->slot);
     replica_release(r);
 }
