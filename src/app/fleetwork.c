@@ -97,8 +97,10 @@ static void on_state(struct replica *r, bool gone, void *arg)
         last.in_flight = 0; /* what was open ended with the process */
         tally_add(&v->gone, &last);
         version_remove_member(v, member);
-    } else if (replica_state(r) == REPLICA_READY) {
-        version_trouble(v, NULL, 0);
+    } else {
+        member->trusted &= member_serves(member) && replica_state(r) != REPLICA_READY;
+        if (replica_state(r) == REPLICA_READY)
+            version_trouble(v, NULL, 0);
     }
     manager_soon(m);
 }
@@ -137,7 +139,9 @@ static void add_missing(struct manager *m, struct version *v)
         struct tally base = {0};
         if (!m->adopting)
             base = fleetwork_slot_tally(m, replica_slot(r));
-        version_add_member(v, r, i, &base);
+        struct member *member = version_add_member(v, r, i, &base);
+        member->trusted =
+            v->found && m->gateway_adopted && (v == v->model->serving || v == v->model->previous);
     }
 }
 
@@ -230,7 +234,7 @@ static struct route_replica *route_replicas(const struct version *v)
             .address = replica_address(r),
             .prefix = replica_prefix(r),
             .serve_as = replica_serve_as(r),
-            .ready = replica_state(r) == REPLICA_READY,
+            .ready = member_serves(&v->members[i]),
         };
     }
     return out;

@@ -328,6 +328,7 @@ static int load_models(struct manager *m, struct err *err)
         if (notice)
             log_warn("%s", notice);
         free(notice);
+        m->models[i]->epoch = m->epoch;
     }
     return 0;
 }

@@ -219,6 +219,13 @@ unsigned version_count(const struct version *v, unsigned states)
     return n;
 }
 
+bool member_serves(const struct member *m)
+{
+    enum replica_state s = replica_state(m->replica);
+
+    return s == REPLICA_READY || (m->trusted && (s == REPLICA_STARTING || s == REPLICA_ASKING));
+}
+
 bool version_ready(const struct version *v)
 {
     return version_count(v, IN_STATE(READY)) >= v->spec.replicas;

@@ -27,6 +27,8 @@ struct member {
     struct replica *replica; /* borrowed; valid until the fleet says that it is gone */
     unsigned index;
     struct tally base; /* its slot's counters when it was added */
+    bool trusted; /* it served before this manager came and has said nothing else since: it goes on
+                     serving while it is asked again */
 };
 
 struct version {
@@ -99,6 +101,9 @@ void version_remove_member(struct version *v, struct member *member);
 /* How many of its replicas are in one of the states of a mask of 1 << REPLICA_x. */
 unsigned version_count(const struct version *v, unsigned states);
 #define IN_STATE(id) (1U << REPLICA_##id)
+
+/* Requests may be sent: it is ready, or trusted and not heard of yet. */
+bool member_serves(const struct member *m);
 
 /* As many are ready as there should be. */
 bool version_ready(const struct version *v);

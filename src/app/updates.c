@@ -229,15 +229,17 @@ void updates_deploy(struct admin_call *call, const char *model, const char *path
 /* --- switch and rollback ------------------------------------------------------------------ */
 
 /* The rollout under way makes room if it has switched already. */
-static int make_room(struct model *model, const struct version *to, struct err *err)
+static int make_room(struct model *model, const struct version *to, enum rollout_kind kind,
+                     struct err *err)
 {
     struct rollout *r = model->rollout;
 
     if (!r)
         return 0;
-    bool back = strcmp(rollout_from(r), to->spec.name) == 0;
-    char *reason = str_fmt("a switch to %s was asked for while it was %s", to->spec.name,
-                           rollout_state_name(rollout_state(r)));
+    /* A rollback takes it back; a switch, even to the old version, comes after it. */
+    bool back = kind == ROLLOUT_ROLLBACK && strcmp(rollout_from(r), to->spec.name) == 0;
+    char *reason = str_fmt("a %s to %s was asked for while it was %s", rollout_kind_name(kind),
+                           to->spec.name, rollout_state_name(rollout_state(r)));
     bool made = rollout_replace(r, back, reason);
     free(reason);
     return made ? 0 : busy(model, err);
@@ -284,7 +286,7 @@ static void move_to(struct manager *m, struct version *v, enum rollout_kind kind
     }
     if (!ready)
         first = first_state(v, &err);
-    if (first < 0 || make_room(model, v, &err) != 0) {
+    if (first < 0 || make_room(model, v, kind, &err) != 0) {
         admin_fail(call, &err);
         return;
     }
