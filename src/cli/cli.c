@@ -43,7 +43,7 @@ static const struct command commands[] = {
     {"rollouts",     "",                0, 0, BIT(MODEL), "the updates so far, newest first", run_rollouts},
     {"receipt",      "[NUMBER]",        0, 1, BIT(MODEL), "what an update did; the newest, if no number is given", run_receipt},
     {"translate",    "TEXT|-",          1, 1, BIT(TO) | BIT(FROM) | BIT(MODEL) | BIT(ADDRESS) | BIT(VERBOSE), "translate a text, or standard input", run_translate},
-    {"logs",         "REPLICA|gateway", 1, 1, BIT(LINES), "the last lines that an engine wrote", run_logs},
+    {"logs",         "REPLICA", 1, 1, BIT(LINES), "the last lines that an engine wrote", run_logs},
     {"stop",         "",                0, 0, BIT(ENGINES), "end segue when the answers under way have ended", run_stop},
     {"config check", "[FILE]",          0, 1, BIT(CONFIG), "read a configuration and say what is wrong with it", run_config_check},
     {"config keys",  "",                0, 0, 0, "every key of the configuration, as Markdown", run_config_keys},

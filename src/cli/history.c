@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "cli/ask.h"
 #include "cli/internal.h"
 #include "cli/screen.h"
@@ -121,7 +122,9 @@ static void say_phases(const json_t *receipt)
     printf("  phases         ");
     json_object_foreach(json_object_get(receipt, "phases_ms"), name, ms)
     {
-        printf("%s%s %s", separator, name, time_text(json_number_value(ms) / 1000, took));
+        bool none = json_integer_value(ms) == 0; /* whole milliseconds */
+        printf("%s%s %s", separator, name,
+               none ? "<1 ms" : time_text(json_number_value(ms) / 1000, took));
         separator = ", ";
     }
     printf("\n");
@@ -133,13 +136,15 @@ void say_receipt(const json_t *r)
     const char *from = json_text(r, "from", "?"), *reason = json_text(r, "reason", "");
     const char *result = json_text(r, "result", "?");
     bool colour = screen_has_colour(stdout);
+    double seconds = phases_seconds(r);
     struct buf head = {0};
 
     ink_add(&head, INK_BOLD, colour, json_text(r, "model", "?"));
     buf_addf(&head, ": %s %s -> %s ", json_text(r, "kind", "update"), from,
              json_text(r, "to", "?"));
     ink_add(&head, state_ink(result), colour, result);
-    printf("%s in %s\n", buf_cstr(&head), time_text(phases_seconds(r), a));
+    printf("%s%s%s\n", buf_cstr(&head), seconds > 0 ? " in " : "",
+           seconds > 0 ? time_text(seconds, a) : "");
     buf_fini(&head);
     if (*reason)
         printf("  reason         %s\n", reason);
@@ -190,13 +195,17 @@ int run_receipt(const struct args *args)
 int run_logs(const struct args *args)
 {
     const char *lines = args->options[OPTION_LINES];
-    const char *query[] = {"replica", args->words[0], "lines", lines ? lines : "50", NULL};
     uint64_t n;
     json_t *answer;
 
     if (lines && !span_u64(span_str(lines), &n))
         return say_error(CLI_USAGE, "-n: '%s' is not a number of lines", lines);
+    /* Most versions have one replica: its number may be left out. */
+    bool numbered = strchr(args->words[0], '#') != NULL;
+    char *replica = str_fmt("%s%s", args->words[0], numbered ? "" : "#0");
+    const char *query[] = {"replica", replica, "lines", lines ? lines : "50", NULL};
     int code = get(args, &answer, "/admin/v1/logs", query);
+    free(replica);
     if (code != CLI_DONE)
         return code;
     const char *text = json_text(answer, "text", "");
