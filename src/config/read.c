@@ -6,7 +6,6 @@
  * goes on and the next fault is found too.  Faults that need more than one key
  * to be seen are check.c's.
  */
-#include <math.h>
 #include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,6 @@
 #include "config/units.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 
 #include "base/always.h"
@@ -55,11 +54,11 @@ static bool quantity_parse(struct span s, const struct unit *units, size_t n, ui
     for (size_t i = 0; i < n; i++) {
         if (!span_eq_nocase(s, span_str(units[i].name)))
             continue;
-        v = nearbyint(v * (double)units[i].factor);
+        v *= (double)units[i].factor;
         /* Every whole number below 2^53 is exact in a double. */
         if (v > 9007199254740991.0)
             return false;
-        *out = (uint64_t)v;
+        *out = (uint64_t)(v + 0.5);
         return true;
     }
     return false;
