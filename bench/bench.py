@@ -62,7 +62,7 @@ class Bench:
             self.running.pop().stop()
 
     def load_command(self, port, *options, check_version=False):
-        argv = [f"{self.build}/bench/segue-load", f"http://127.0.0.1:{port}", "--json",
+        argv = [proxies.program(self.build, "segue-load"), f"http://127.0.0.1:{port}", "--json",
                 *[str(o) for o in options]]
         return argv + (["--check-version"] if check_version else [])
 

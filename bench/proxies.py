@@ -32,6 +32,15 @@ def raise_file_limit(wanted=65536):
 CLIENTS_MAX = raise_file_limit()
 
 
+def program(build, name):
+    """An executable of the build folder, or None."""
+    for place in ("", "src/app", "bench"):
+        path = Path(build, place, name)
+        if path.is_file() and os.access(path, os.X_OK):
+            return str(path)
+    return None
+
+
 def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -150,7 +159,7 @@ class Upstream:
     def __init__(self, build, folder, name, cores, **options):
         self.name = name
         self.port = free_port()
-        argv = [f"{build}/bench/segue-answer", "--listen", f"127.0.0.1:{self.port}", "--name", name]
+        argv = [program(build, "segue-answer"), "--listen", f"127.0.0.1:{self.port}", "--name", name]
         for key, value in options.items():
             argv += [f"--{key.replace('_', '-')}", str(value)]
         self.program = Program(argv, cores, folder / f"answer-{name}-{self.port}.log")
@@ -294,12 +303,12 @@ class Segue(Proxy):
             f"listen: 127.0.0.1:{self.port}\nworkers: {self.workers}\n"
             f"admin:\n  socket: {self.folder}/admin.sock\nstate: {self.folder}/run\n"
             f"{self.limits}models:\n{models}")
-        return [f"{self.build}/segue", "serve", "-c", str(self.folder / "segue.yaml")]
+        return [program(self.build, "segue"), "serve", "-c", str(self.folder / "segue.yaml")]
 
     def switch(self, version):
         """(acknowledged, began) in CLOCK_MONOTONIC ns and the answer of `segue switch`."""
         began = time.monotonic_ns()
-        done = subprocess.run([f"{self.build}/segue", "--socket", f"{self.folder}/admin.sock",
+        done = subprocess.run([program(self.build, "segue"), "--socket", f"{self.folder}/admin.sock",
                                "switch", "hy-mt", version, "--json"],
                               capture_output=True, text=True, timeout=30)
         acknowledged = time.monotonic_ns()
@@ -325,6 +334,6 @@ def missing(build):
     for name in ("nginx", "haproxy"):
         if not shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin"):
             reasons[name] = "not installed"
-    if not os.access(f"{build}/segue", os.X_OK):
-        reasons["segue"] = f"{build}/segue is not built"
+    if not program(build, "segue"):
+        reasons["segue"] = f"it is not in {build}"
     return reasons
