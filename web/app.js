@@ -26,7 +26,7 @@ const WORDS = {
     answer: "Translation",
     placeholder: "Type or paste a text",
     characters: (n) => (n === 1 ? "1 character" : `${n} characters`),
-    seconds: (s) => `${s} s`,
+    took: (ms) => (ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`),
     speed: (n) => `${n} tokens/s`,
     cut: "The answer was cut before its end.",
     unreachable: "The server cannot be reached.",
@@ -51,7 +51,7 @@ const WORDS = {
     answer: "译文",
     placeholder: "输入或粘贴文本",
     characters: (n) => `${n} 个字符`,
-    seconds: (s) => `${s} 秒`,
+    took: (ms) => (ms < 1000 ? `${ms.toFixed(0)} 毫秒` : `${(ms / 1000).toFixed(1)} 秒`),
     speed: (n) => `${n} 词元/秒`,
     cut: "译文在结束之前被切断。",
     unreachable: "无法连接服务器。",
@@ -152,7 +152,7 @@ function show_error(message) {
 
 function show_stats(run, note) {
   const now = performance.now();
-  const parts = [WORDS[ui].seconds(((now - run.began) / 1000).toFixed(1))];
+  const parts = [WORDS[ui].took(now - run.began)];
   const streamed = (now - run.first) / 1000;
   if (run.tokens > 1 && streamed > 0)
     parts.push(WORDS[ui].speed(((run.tokens - 1) / streamed).toFixed(0)));
