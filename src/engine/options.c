@@ -26,7 +26,7 @@ static const struct option {
     {"listen", "ADDRESS", LISTEN, 0, 0, 0, "127.0.0.1:PORT or unix:PATH; may stand several times (default 127.0.0.1:8000)"},
     {"parallel", "N", NUMBER, M(parallel), 1, PARALLEL_MAX, "streams that are decoded together (default 4)"},
     {"ctx-size", "N", NUMBER, M(context), 0, 1 << 20, "tokens of one stream, prompt and answer (default: as trained, at most 4096)"},
-    {"threads", "N", NUMBER, M(threads), 0, 512, "threads that compute (default: one for each physical core)"},
+    {"threads", "N", NUMBER, M(threads), 0, 512, "threads that compute (default: one for each physical core, fewer below 32 MB of weights each)"},
     {"queue", "N", NUMBER, M(queue), 0, 1 << 20, "streams that may wait for a slot; more get 429 (default 256)"},
     {"batch", "N", NUMBER, M(batch), 32, 8192, "tokens of one step at most (default 512)"},
     {"stall-ms", "N", NUMBER, M(stall_ms), 1, 60000, "how long running streams may wait for new prompts in a step (default 50)"},

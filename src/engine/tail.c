@@ -8,17 +8,26 @@ void tail_fini(struct tail *t)
     buf_fini(&t->held);
 }
 
-/* Offset of the earliest stop string in s, or s.n. */
-static size_t earliest_stop(const struct stops *stops, struct span s)
+/*
+ * Offset of the stop string that is complete first, or s.n.  Of two that overlap the one
+ * that ends first counts, as if bytes came one by one: the result must not depend on
+ * how tokens cut the text.
+ */
+static size_t first_stop(const struct stops *stops, struct span s)
 {
-    size_t first = s.n;
+    size_t begin = s.n, end = s.n + 1;
 
     for (size_t i = 0; i < stops->n; i++) {
         const char *hit = s.n ? memmem(s.p, s.n, stops->s[i].p, stops->s[i].n) : NULL;
-        if (hit && (size_t)(hit - s.p) < first)
-            first = (size_t)(hit - s.p);
+        if (!hit)
+            continue;
+        size_t at = (size_t)(hit - s.p), done = at + stops->s[i].n;
+        if (done < end || (done == end && at < begin)) {
+            begin = at;
+            end = done;
+        }
     }
-    return first;
+    return begin;
 }
 
 /* Length of the longest end of s with which a stop string begins. */
@@ -40,7 +49,7 @@ bool tail_add(struct tail *t, struct span bytes, struct buf *out)
 {
     buf_add_span(&t->held, bytes);
     struct span s = buf_span(&t->held);
-    size_t stop = earliest_stop(t->stops, s);
+    size_t stop = first_stop(t->stops, s);
     if (stop < s.n) {
         buf_add(out, s.p, stop);
         buf_clear(&t->held);
