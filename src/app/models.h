@@ -60,6 +60,7 @@ struct model {
     struct rollout *rollout;    /* owned; NULL: none under way */
     struct admin_call *waiting; /* who asked for the switch under way; NULL: nobody waits */
     uint64_t said_ns;           /* when the rollout's progress was told last */
+    uint64_t next_epoch;        /* given to the change of route that is being made */
     uint64_t epoch;             /* of its last change of route */
     struct tally gone;          /* of versions that were forgotten */
 };

@@ -55,25 +55,70 @@ static json_t *step_facts(const struct rollout *r, enum rollout_state next, cons
     return facts;
 }
 
+static int record_begin(struct manager *m, struct rollout *r, struct err *err)
+{
+    int64_t id;
+
+    if (store_rollout_begin(m->store, rollout_model(r), rollout_from(r), rollout_to(r),
+                            rollout_kind_name(rollout_kind(r)), &id, err) != 0)
+        return -1;
+    rollout_set_id(r, id);
+    return 0;
+}
+
+static int record_step(struct manager *m, const struct rollout *r, enum rollout_state next,
+                       const char *reason, struct err *err)
+{
+    json_t *facts = step_facts(r, next, reason);
+    int result = store_rollout_step(m->store, rollout_id(r), rollout_state_name(next),
+                                    json_object_size(facts) ? facts : NULL, err);
+
+    json_decref(facts);
+    return result;
+}
+
+/* Which versions serve and stand by when `next` is entered. */
+static void route_after(const struct rollout *r, enum rollout_state next, const char **serving,
+                        const char **previous)
+{
+    bool back = next == ROLLOUT_ROLLING_BACK;
+
+    *serving = back ? rollout_from(r) : rollout_to(r);
+    *previous = back ? rollout_from_previous(r) : rollout_from(r);
+}
+
+static int record_route(struct manager *m, const struct rollout *r, enum rollout_state next,
+                        struct err *err)
+{
+    struct model *model = model_of(m, r);
+    const char *serving, *previous;
+
+    route_after(r, next, &serving, &previous);
+    model->next_epoch = fleetwork_next_epoch(m);
+    return store_route_put(m->store, rollout_model(r), serving, previous, model->next_epoch, err);
+}
+
+/* One transaction, since a switch waits for it. */
 static int on_record(struct rollout *r, enum rollout_state next, const char *reason, void *arg,
                      struct err *err)
 {
     struct manager *m = arg;
+    bool first = !rollout_id(r);
 
-    if (!rollout_id(r)) {
-        int64_t id;
-
-        if (store_rollout_begin(m->store, rollout_model(r), rollout_from(r), rollout_to(r),
-                                rollout_kind_name(rollout_kind(r)), &id, err) != 0)
-            return -1;
-        rollout_set_id(r, id);
-        operation_begin(admin_operations(m->admin), id, rollout_kind_name(rollout_kind(r)),
-                        rollout_model(r), rollout_to(r));
-    }
-    json_t *facts = step_facts(r, next, reason);
-    int result = store_rollout_step(m->store, rollout_id(r), rollout_state_name(next),
-                                    json_object_size(facts) ? facts : NULL, err);
-    json_decref(facts);
+    model_of(m, r)->next_epoch = 0;
+    if (store_group_begin(m->store, err) != 0)
+        return -1;
+    int result = 0;
+    if (first)
+        result = record_begin(m, r, err);
+    if (result == 0)
+        result = record_step(m, r, next, reason, err);
+    if (result == 0 && (next == ROLLOUT_SWITCHING || next == ROLLOUT_ROLLING_BACK))
+        result = record_route(m, r, next, err);
+    result = store_group_end(m->store, result, err);
+    if (result == 0 && first)
+        operation_begin(admin_operations(m->admin), rollout_id(r),
+                        rollout_kind_name(rollout_kind(r)), rollout_model(r), rollout_to(r));
     return result;
 }
 
@@ -168,26 +213,21 @@ static int on_start(struct rollout *r, void *arg, struct err *err)
     return 0;
 }
 
-static int on_route(struct rollout *r, const char *version, uint64_t *epoch, void *arg,
-                    struct err *err)
+static void on_route(struct rollout *r, const char *version, uint64_t *epoch, void *arg)
 {
     struct manager *m = arg;
     struct model *model = model_of(m, r);
-    bool back = strcmp(version, rollout_from(r)) == 0;
-    const char *previous = back ? rollout_from_previous(r) : rollout_from(r);
+    const char *serving, *previous;
 
-    *epoch = fleetwork_next_epoch(m);
-    int stored = store_route_put(m->store, model->config->name, version, previous, *epoch, err);
-    /* A new version that is not promised does not serve; an old one serves in any case. */
-    if (stored != 0 && !back)
-        return -1;
-    model->serving = model_version(model, version);
+    route_after(r, rollout_state(r), &serving, &previous);
+    /* That of the record; a way back is published even if it could not be recorded. */
+    *epoch = model->next_epoch ? model->next_epoch : fleetwork_next_epoch(m);
+    model->serving = model_version(model, serving);
     model->previous = previous ? model_version(model, previous) : NULL;
     model->keep_spare =
         model->config->update.spare_running && model->previous && model->previous->nmembers > 0;
     model->epoch = *epoch;
     fleetwork_publish_epoch(m, *epoch);
-    return stored;
 }
 
 /* --- ops: looking ------------------------------------------------------------------------- */

@@ -45,7 +45,7 @@ static const uint32_t allowed[ROLLOUT_NSTATES] = {
     [ROLLOUT_CHECKING]     = TO(STARTING) | TO(FAILED),
     [ROLLOUT_STARTING]     = TO(WARMING) | TO(FAILED),
     [ROLLOUT_WARMING]      = TO(SWITCHING) | TO(FAILED),
-    [ROLLOUT_SWITCHING]    = TO(DRAINING) | TO(ROLLING_BACK) | TO(FAILED),
+    [ROLLOUT_SWITCHING]    = TO(DRAINING) | TO(ROLLING_BACK),
     [ROLLOUT_DRAINING]     = TO(SETTLING) | TO(ROLLING_BACK) | TO(DONE) | TO(ROLLED_BACK),
     [ROLLOUT_SETTLING]     = TO(DONE) | TO(ROLLING_BACK) | TO(ROLLED_BACK),
     [ROLLOUT_ROLLING_BACK] = TO(ROLLED_BACK),
@@ -66,7 +66,6 @@ static const uint8_t follows[ROLLOUT_NSTATES][ROLLOUT_NEVENTS] = {
         [ROLLOUT_ON_DIED]       = ROLLOUT_FAILED,
     },
     [ROLLOUT_SWITCHING] = {
-        [ROLLOUT_ON_UNSTORED]   = ROLLOUT_FAILED,
         [ROLLOUT_ON_ACKED]      = ROLLOUT_DRAINING,
         [ROLLOUT_ON_DIED]       = ROLLOUT_ROLLING_BACK,
     },
@@ -236,12 +235,12 @@ static int enter(struct rollout *r, struct err *err)
     case ROLLOUT_SWITCHING:
         if (!r->receipt.switch_began_ns)
             r->receipt.switch_began_ns = r->since_ns;
-        if (r->ops->route(r, r->to, &r->epoch, r->arg, err) != 0)
-            return -1;
+        r->ops->route(r, r->to, &r->epoch, r->arg);
         r->receipt.epoch = r->epoch;
         return 0;
     case ROLLOUT_ROLLING_BACK:
-        return r->ops->route(r, r->from, &r->epoch, r->arg, err);
+        r->ops->route(r, r->from, &r->epoch, r->arg);
+        return 0;
     default:
         return 0;
     }
@@ -250,9 +249,7 @@ static int enter(struct rollout *r, struct err *err)
 /* The event that says that a state's action could not be begun. */
 static enum rollout_event trouble(enum rollout_state s)
 {
-    return s == ROLLOUT_CHECKING   ? ROLLOUT_ON_REFUSED
-           : s == ROLLOUT_STARTING ? ROLLOUT_ON_DIED
-                                   : ROLLOUT_ON_UNSTORED;
+    return s == ROLLOUT_CHECKING ? ROLLOUT_ON_REFUSED : ROLLOUT_ON_DIED;
 }
 
 /* One event; what it leads to is done. True if the state moved. */
@@ -280,13 +277,8 @@ static bool fire(struct rollout *r, enum rollout_event event, const char *reason
     set_state(r, next);
     int entered = enter(r, &err);
     r->ops->moved(r, r->arg);
-    if (entered != 0) {
-        if (r->state == ROLLOUT_ROLLING_BACK)
-            /* The owner publishes even what it could not store; see ops->route. */
-            log_error("rollout %lld: %s", (long long)r->id, err.text);
-        else
-            fire(r, trouble(r->state), err.text);
-    }
+    if (entered != 0)
+        fire(r, trouble(r->state), err.text);
     return true;
 }
 

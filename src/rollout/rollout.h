@@ -43,7 +43,6 @@
     X(HEALTHY,      "all replicas of the new version are healthy")              \
     X(READY,        "all replicas of the new version are ready")                \
     X(DIED,         "replicas of the new version died or cannot be started")    \
-    X(UNSTORED,     "the route could not be stored")                            \
     X(ACKED,        "the last worker acknowledged the table that was published") \
     X(DRAINED,      "the old version is idle, or the time for that is over")    \
     X(SETTLED,      "enough answers were watched, or long enough")              \
@@ -109,17 +108,17 @@ struct rollout;
 /* What the owner does. `arg` is that of rollout_new(). Calls of rollout functions from
  * within one of these are not allowed. */
 struct rollout_ops {
-    /* Writes the state down, before it is entered. -1: it could not. */
+    /* Writes the state down, before it is entered; for SWITCHING and ROLLING_BACK also, and as
+     * one, which version serves from then on. -1: it could not, nothing was written. */
     int (*record)(struct rollout *r, enum rollout_state next, const char *reason, void *arg,
                   struct err *err);
     /* CHECKING: begins to look at the file; rollout_checked() tells. */
     int (*check)(struct rollout *r, void *arg, struct err *err);
     /* STARTING: asks for the new version's replicas; rollout_look() sees them. */
     int (*start)(struct rollout *r, void *arg, struct err *err);
-    /* SWITCHING, ROLLING_BACK: stores and publishes that `version` serves. *epoch is set before
-     * anything is sent; rollout_acked() tells. */
-    int (*route)(struct rollout *r, const char *version, uint64_t *epoch, void *arg,
-                 struct err *err);
+    /* SWITCHING, ROLLING_BACK: publishes that `version` serves. *epoch is set before anything is
+     * sent; rollout_acked() tells. */
+    void (*route)(struct rollout *r, const char *version, uint64_t *epoch, void *arg);
     /* Reads the counters. */
     void (*read)(const struct rollout *r, struct receipt_reading *out, void *arg);
     uint64_t (*now)(void *arg); /* CLOCK_MONOTONIC */

@@ -7,6 +7,8 @@
  * them, so that a callback may use the store again.
  */
 #pragma once
+#include <stdbool.h>
+
 #include <sqlite3.h>
 
 #include "store/store.h"
@@ -71,6 +73,7 @@ struct store {
     char *file;                            /* owned; STATE/segue.db */
     sqlite3 *db;                           /* owned */
     sqlite3_stmt *statements[NSTATEMENTS]; /* owned */
+    bool grouped; /* within store_group_begin .. _end: one transaction around all */
 };
 
 /* A parameter of a statement; text is borrowed until the statement has run. */

@@ -128,11 +128,15 @@ json_t *statement_rows(struct store *s, enum statement id, const struct value *v
 
 int transaction_begin(struct store *s, const char *doing, struct err *err)
 {
+    if (s->grouped)
+        return 0;
     return statement_run(s, STATEMENT_BEGIN, NULL, 0, doing, err);
 }
 
 int transaction_end(struct store *s, int result, const char *doing, struct err *err)
 {
+    if (s->grouped)
+        return result;
     if (result == 0)
         result = statement_run(s, STATEMENT_COMMIT, NULL, 0, doing, err);
     /* A full disk makes SQLite roll back by itself; then there is nothing left to undo. */
@@ -143,6 +147,22 @@ int transaction_end(struct store *s, int result, const char *doing, struct err *
             return err_prefix(err, "%s", second.text);
     }
     return result;
+}
+
+int store_group_begin(struct store *s, struct err *err)
+{
+    ALWAYS(!s->grouped);
+    if (transaction_begin(s, "begin a group of changes", err) != 0)
+        return -1;
+    s->grouped = true;
+    return 0;
+}
+
+int store_group_end(struct store *s, int result, struct err *err)
+{
+    ALWAYS(s->grouped);
+    s->grouped = false;
+    return transaction_end(s, result, "keep a group of changes", err);
 }
 
 const char *row_text(const json_t *row, const char *column)

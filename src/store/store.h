@@ -22,6 +22,13 @@ struct store;
 struct store *store_open(const char *state_folder, char **notice, struct err *err);
 void store_close(struct store *s);
 
+/*
+ * Several changes as one: begin, the calls, end with their result.  If that is
+ * not 0, or the end fails (-1), none of them was made.
+ */
+int store_group_begin(struct store *s, struct err *err) MUST_CHECK;
+int store_group_end(struct store *s, int result, struct err *err) MUST_CHECK;
+
 /* --- versions that `deploy` added (those of segue.yaml are not stored) --- */
 int store_version_put(struct store *s, const char *model, const struct config_version *v,
                       const char *sha256, struct err *err) MUST_CHECK;

@@ -28,7 +28,6 @@ static const struct {
     {ROLLOUT_STARTING, ROLLOUT_ON_DIED, ROLLOUT_FAILED},
     {ROLLOUT_WARMING, ROLLOUT_ON_READY, ROLLOUT_SWITCHING},
     {ROLLOUT_WARMING, ROLLOUT_ON_DIED, ROLLOUT_FAILED},
-    {ROLLOUT_SWITCHING, ROLLOUT_ON_UNSTORED, ROLLOUT_FAILED},
     {ROLLOUT_SWITCHING, ROLLOUT_ON_ACKED, ROLLOUT_DRAINING},
     {ROLLOUT_SWITCHING, ROLLOUT_ON_DIED, ROLLOUT_ROLLING_BACK},
     {ROLLOUT_DRAINING, ROLLOUT_ON_DRAINED, ROLLOUT_SETTLING},
@@ -119,13 +118,12 @@ static int on_start(struct rollout *r, void *arg, struct err *err)
     return tell(arg, err, "start:", rollout_to(r));
 }
 
-static int on_route(struct rollout *r, const char *version, uint64_t *epoch, void *arg,
-                    struct err *err)
+static void on_route(struct rollout *r, const char *version, uint64_t *epoch, void *arg)
 {
     struct owner *o = arg;
 
     *epoch = ++o->epoch;
-    return tell(o, err, "route:", version);
+    tell(o, NULL, "route:", version);
 }
 
 static void on_read(const struct rollout *r, struct receipt_reading *out, void *arg)
@@ -334,13 +332,24 @@ static void a_store_that_fails_before_the_switch_ends_it(void **unused)
 
 static void a_route_that_cannot_be_stored_ends_it(void **unused)
 {
-    struct owner o = {.fails = "route:v2"};
-    struct rollout *r = make(&o, ROLLOUT_SWITCH);
+    struct owner o = {.fails = "record:switching"};
+    struct rollout *r = make(&o, ROLLOUT_DEPLOY);
     struct err err;
 
-    assert_int_equal(rollout_begin(r, ROLLOUT_SWITCHING, &err), 0);
-    assert_string_equal(rollout_reason(r), "no luck with route:v2");
-    end(r, &o, ROLLOUT_FAILED, "record:switching route:v2 record:failed");
+    assert_int_equal(rollout_begin(r, ROLLOUT_STARTING, &err), 0);
+    look(r, &o, 2, 2, 0);
+    assert_string_equal(rollout_reason(r), "no luck with record:switching");
+    end(r, &o, ROLLOUT_FAILED,
+        "record:starting start:v2 record:warming record:switching record:failed");
+}
+
+static void an_old_route_that_cannot_be_stored_is_published(void **unused)
+{
+    struct owner o = {.fails = "record:rolling back"};
+    struct rollout *r = draining(&o);
+
+    look(r, &o, 0, 0, 2);
+    end(r, &o, ROLLOUT_ROLLING_BACK, TO_SWITCHING " record:draining record:rolling back route:v1");
 }
 
 static void a_store_that_fails_after_the_switch_stops_nothing(void **unused)
@@ -512,6 +521,7 @@ int main(void)
         cmocka_unit_test(nothing_is_begun_that_cannot_be_recorded),
         cmocka_unit_test(a_store_that_fails_before_the_switch_ends_it),
         cmocka_unit_test(a_route_that_cannot_be_stored_ends_it),
+        cmocka_unit_test(an_old_route_that_cannot_be_stored_is_published),
         cmocka_unit_test(a_store_that_fails_after_the_switch_stops_nothing),
         cmocka_unit_test(draining_has_a_limit),
         cmocka_unit_test(settling_has_a_limit),
