@@ -97,6 +97,9 @@ int replica_slot(const struct replica *r);
 pid_t replica_pid(const struct replica *r);           /* 0: not ours */
 /* Why it is DOWN or FAILED, in one sentence with the engine's last words; "" otherwise. */
 const char *replica_reason(const struct replica *r);
+/* What the last look at it said, in any state ("the health check was answered with status 503");
+ * "" if it was good. Progress for people. */
+const char *replica_detail(const struct replica *r);
 /* The known question's answer, "" until it was given. */
 const char *replica_answer(const struct replica *r);
 

@@ -17,6 +17,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A header may hold a vocabulary of a million words, and nobody waits for more. */
+#define HEADER_MAX (UINT64_C(256) << 20)
+
 enum { READ_AHEAD = 1 << 16, DIMENSIONS_MAX = 8, KEY_MAX = 64, ALIGNMENT_DEFAULT = 32 };
 
 /* Types of metadata values, and the bytes of those of fixed size. */
@@ -39,7 +42,7 @@ static const struct {
 
 struct reader {
     int fd;
-    uint64_t size;  /* of the file */
+    uint64_t size;  /* of the header at most, which is that of the file if it is not huge */
     uint64_t at;    /* next byte to be taken */
     uint64_t begin; /* where in the file `ahead` begins */
     size_t n;       /* bytes in it */
@@ -182,7 +185,7 @@ static uint64_t bytes_needed(struct reader *r, uint64_t tensors, uint64_t keys)
     return __builtin_add_overflow(begin, data, &needed) ? 0 : needed;
 }
 
-static int check(struct reader *r, const char *path, struct err *err)
+static int check(struct reader *r, uint64_t size, const char *path, struct err *err)
 {
     char magic[4];
     uint32_t version;
@@ -191,23 +194,23 @@ static int check(struct reader *r, const char *path, struct err *err)
     if (!take(r, magic, sizeof(magic)) || memcmp(magic, "GGUF", 4) != 0)
         return err_set(err, 400,
                        "%s is not a GGUF model (it has %llu bytes and does not begin with GGUF)",
-                       path, (unsigned long long)r->size);
+                       path, (unsigned long long)size);
     if (!take_u32(r, &version) || !take_u64(r, &tensors) || !take_u64(r, &keys))
         return err_set(err, 400, "%s is cut off after %llu bytes, inside its header", path,
-                       (unsigned long long)r->size);
+                       (unsigned long long)size);
     if (version < 2 || version > 3)
         return err_set(err, 400, "%s is GGUF version %u; versions 2 and 3 can be loaded", path,
                        version);
     uint64_t needed = bytes_needed(r, tensors, keys);
     if (needed == 0)
         return err_set(err, 400,
-                       "%s is cut off or damaged: its header does not end within its %llu bytes",
-                       path, (unsigned long long)r->size);
-    if (needed > r->size)
+                       "%s is cut off or damaged: its header does not end within %llu bytes", path,
+                       (unsigned long long)r->size);
+    if (needed > size)
         return err_set(err, 400,
                        "%s is cut off: its tensors need %llu bytes, it has %llu; is it still being "
                        "copied?",
-                       path, (unsigned long long)needed, (unsigned long long)r->size);
+                       path, (unsigned long long)needed, (unsigned long long)size);
     return 0;
 }
 
@@ -223,8 +226,9 @@ int gguf_check(const char *path, struct err *err)
     if (fstat(r.fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         result = err_set(err, 400, "%s is not a regular file, so it is no model", path);
     } else {
-        r.size = (uint64_t)st.st_size;
-        result = check(&r, path, err);
+        uint64_t size = (uint64_t)st.st_size;
+        r.size = size < HEADER_MAX ? size : HEADER_MAX;
+        result = check(&r, size, path, err);
     }
     close(r.fd);
     return result;

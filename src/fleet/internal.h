@@ -49,9 +49,10 @@ struct fleet {
  */
 struct orphan {
     struct list link;
-    struct fleet *fleet;               /* borrowed */
-    char *replica, *address, *command; /* owned */
-    int slot;
+    struct fleet *fleet; /* borrowed */
+    char *replica, *address,
+        *command;        /* owned; the latter two NULL when the store did not know it */
+    int slot;            /* -1 then */
     struct child *child; /* owned; NULL: no process */
 };
 

@@ -3,7 +3,7 @@
 
 #include <arpa/inet.h>
 #include <dirent.h>
-#include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,19 +135,41 @@ void proc_reap_orphans(pid_t leader)
     }
 }
 
-bool proc_writes_to(pid_t pid, const char *file)
+/* The name of the file in `folder` that this descriptor leads to, or false. */
+static bool leads_into(pid_t pid, int fd, const char *folder, char *name, size_t room)
 {
-    struct stat want, have;
-    char path[64];
+    char path[64], file[PATH_MAX];
+    size_t n = strlen(folder);
 
-    if (stat(file, &want) != 0)
+    snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)pid, fd);
+    ssize_t got = readlink(path, file, sizeof(file) - 1);
+    if (got < 0)
         return false;
-    for (int fd = 1; fd <= 2; fd++) {
-        snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)pid, fd);
-        if (stat(path, &have) == 0 && have.st_dev == want.st_dev && have.st_ino == want.st_ino)
-            return true;
-    }
-    return false;
+    file[got] = '\0';
+    if (strncmp(file, folder, n) != 0 || file[n] != '/' || strchr(file + n + 1, '/'))
+        return false;
+    return snprintf(name, room, "%s", file + n + 1) < (int)room;
+}
+
+size_t proc_writers(const char *folder, struct proc_writer *out, size_t room)
+{
+    char real[PATH_MAX];
+    struct proc p;
+    size_t n = 0;
+    DIR *d = realpath(folder, real) ? opendir("/proc") : NULL;
+
+    if (!d)
+        return 0;
+    for (pid_t pid; n < room && (pid = next_pid(d));)
+        if (pid != getpid() && proc_read(pid, &p) && proc_is(pid, p.start_time) &&
+            (leads_into(pid, 1, real, out[n].file, sizeof(out[n].file)) ||
+             leads_into(pid, 2, real, out[n].file, sizeof(out[n].file)))) {
+            out[n].pid = pid;
+            out[n].session = p.session;
+            n++;
+        }
+    closedir(d);
+    return n;
 }
 
 /* Local addresses, as /proc/net/tcp and tcp6 print them (32-bit words in host

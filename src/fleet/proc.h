@@ -37,8 +37,14 @@ void proc_signal(pid_t leader, int signal);
  * the sub-reaper), but never the leader: libuv waits for that one. */
 void proc_reap_orphans(pid_t leader);
 
-/* Is this process's standard output or error this file? */
-bool proc_writes_to(pid_t pid, const char *file);
+/* A process of ours whose standard output or error is a file in some folder. */
+struct proc_writer {
+    pid_t pid, session;
+    char file[128]; /* its name in the folder */
+};
+
+/* All of them; at most `room`; how many were found. */
+size_t proc_writers(const char *folder, struct proc_writer *out, size_t room);
 
 /* Who listens on 127.0.0.1:port? */
 enum proc_listener {

@@ -399,6 +399,7 @@ static int spawn(struct replica *r, struct err *err)
     r->child = child_spawn(r->fleet->loop, &options, on_child_exit, r, err);
     if (r->child) {
         keep_row(r, command);
+        replica_set_text(&r->detail, "");
         log_info("%s: started with pid %d: %s", r->name, (int)child_pid(r->child), command);
         if (r->spawn_ns)
             r->restarts++;
@@ -474,7 +475,11 @@ int replica_begin(struct replica *r, struct orphan *o, struct err *err)
         begin_life(r, 0);
         return 0;
     }
-    return fleet_may_start(r->fleet, r) ? spawn(r, err) : 0;
+    if (fleet_may_start(r->fleet, r))
+        return spawn(r, err);
+    replica_set_text(&r->detail, "it waits until another replica of its version has started, or "
+                                 "until a former process of its name has ended");
+    return 0;
 }
 
 struct replica *replica_new(struct fleet *f, const struct config_model *m,
@@ -558,6 +563,11 @@ pid_t replica_pid(const struct replica *r)
 const char *replica_reason(const struct replica *r)
 {
     return r->reason;
+}
+
+const char *replica_detail(const struct replica *r)
+{
+    return r->detail;
 }
 
 const char *replica_answer(const struct replica *r)

@@ -2,6 +2,8 @@
  * What a new manager finds: engines of its predecessor, what is left of them,
  * and engines that are somebody else's.
  */
+#include <sys/prctl.h>
+
 #include "fleet_world.h"
 
 /* --- the manager's restart --- */
@@ -133,6 +135,70 @@ static void test_dead_engines_are_not_adopted(void **state)
     assert_int_not_equal(replica_pid(r), pid);
     assert_int_equal(replica_slot(r), 0);
     until(r, REPLICA_READY);
+}
+
+/* Another process is the manager: it starts an engine, says its pid, and is killed. */
+static pid_t manager_that_dies(struct config_version v, bool with_row)
+{
+    int fds[2], status;
+    pid_t engine = 0;
+
+    close_fleet(true);
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 0), 0); /* init inherits what it leaves */
+    assert_int_equal(pipe(fds), 0);
+    pid_t manager = fork();
+    if (manager == 0) {
+        uv_loop_fork(&t.loop);
+        open_fleet();
+        struct replica *r = add(v, false);
+        until(r, REPLICA_READY);
+        engine = replica_pid(r);
+        if (!with_row && store_engine_delete(t.store, "m@v1#0", &t.err) != 0)
+            _exit(1);
+        if (write(fds[1], &engine, sizeof(engine)) != sizeof(engine))
+            _exit(1);
+        pause();
+    }
+    close(fds[1]);
+    assert_int_equal(read(fds[0], &engine, sizeof(engine)), sizeof(engine));
+    close(fds[0]);
+    kill(manager, SIGKILL);
+    assert_int_equal(waitpid(manager, &status, 0), manager);
+    assert_true(runs(engine));
+    buf_clear(&t.history);
+    open_fleet();
+    adopt();
+    return engine;
+}
+
+static void test_engine_of_a_killed_manager(void **state)
+{
+    struct config_version v = FAKE((char *)"--children", (char *)"1");
+    pid_t engine = manager_that_dies(v, true);
+    struct replica *r = add(v, false);
+    fleet_adopt_end(t.fleet);
+
+    until(r, REPLICA_READY);
+    assert_int_equal(replica_pid(r), engine);
+    history_is("asking ready ");
+
+    /* Not our child: the end is noticed, its status cannot be known. */
+    kill(engine, SIGKILL);
+    until(r, REPLICA_DOWN);
+    reason_has(r, "an earlier manager's child: its exit status is unknown");
+    until(r, REPLICA_READY);
+}
+
+static void test_engine_that_no_row_knows_is_ended(void **state)
+{
+    struct config_version v = FAKE((char *)"--children", (char *)"1");
+    pid_t engine = manager_that_dies(v, false);
+    struct replica *r = add(v, false);
+
+    assert_int_equal(replica_pid(r), 0); /* never two of one name */
+    until(r, REPLICA_READY);
+    assert_false(runs(engine));
+    assert_int_equal(rows(), 1);
 }
 
 static void test_a_pid_used_again_is_left_alone(void **state)
@@ -267,6 +333,8 @@ int main(void)
         TEST(test_other_command_line_is_not_adopted),
         TEST(test_engines_that_nobody_wants_end),
         TEST(test_dead_engines_are_not_adopted),
+        TEST(test_engine_of_a_killed_manager),
+        TEST(test_engine_that_no_row_knows_is_ended),
         TEST(test_a_pid_used_again_is_left_alone),
         TEST(test_closing_ends_everything),
         TEST(test_openai),

@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "fleet/adapter.h"
+#include "fleet/gguf.h"
 #include "fleet/judge.h"
 #include "fleet/log_file.h"
 #include "fleet/restart.h"
@@ -234,6 +236,116 @@ static void test_command_lines(void **state)
     assert_int_equal(adapter_place(&command), ADAPTER_PORT);
 }
 
+/* --- model files --- */
+
+static char model_path[] = "/tmp/segue-gguf-XXXXXX";
+
+static void write_model(const char *bytes, size_t n)
+{
+    FILE *f = fopen(model_path, "we");
+
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* A header with one key of each kind and two tensors of 32 elements. */
+static size_t small_model(char *out, size_t room)
+{
+    struct buf b = {0};
+    const uint64_t two = 2, five = 5, none = 0, elements = 32, second = 128;
+    const uint32_t u32 = 4, string = 8, array = 9, u8 = 0, f32 = 0, one = 1, alignment = 64;
+    const uint32_t version = 3;
+
+#define PUT(x) buf_add(&b, &(x), sizeof(x))
+#define PUT_TEXT(text)              \
+    do {                            \
+        uint64_t n_ = strlen(text); \
+        PUT(n_);                    \
+        buf_add_str(&b, text);      \
+    } while (0)
+    buf_add_str(&b, "GGUF");
+    PUT(version);
+    PUT(two);
+    PUT(five);
+    PUT_TEXT("general.alignment");
+    PUT(u32);
+    PUT(alignment);
+    PUT_TEXT("general.name");
+    PUT(string);
+    PUT_TEXT("a model");
+    PUT_TEXT("words");
+    PUT(array);
+    PUT(string);
+    PUT(two);
+    PUT_TEXT("one");
+    PUT_TEXT("");
+    PUT_TEXT("bytes");
+    PUT(array);
+    PUT(u8);
+    PUT(five);
+    buf_add(&b, "12345", 5);
+    PUT_TEXT("number");
+    PUT(u32);
+    PUT(one);
+    PUT_TEXT("first");
+    PUT(one);
+    PUT(elements);
+    PUT(f32);
+    PUT(none);
+    PUT_TEXT("second");
+    PUT(one);
+    PUT(elements);
+    PUT(f32);
+    PUT(second);
+    while (b.len % 64)
+        buf_add_char(&b, 0);
+    for (int i = 0; i < 2 * 128; i++)
+        buf_add_char(&b, 'x');
+    assert_true(b.len <= room);
+    memcpy(out, b.data, b.len);
+    size_t n = b.len;
+    buf_fini(&b);
+    return n;
+}
+
+static void test_each_cut_of_a_model_is_refused(void **state)
+{
+    char model[2048];
+    struct err err;
+    size_t n = small_model(model, sizeof(model));
+
+    write_model(model, n);
+    if (gguf_check(model_path, &err) != 0)
+        fail_msg("%s", err.text);
+    for (size_t i = 0; i < n; i++) {
+        write_model(model, i);
+        assert_int_equal(gguf_check(model_path, &err), -1);
+    }
+    unlink(model_path);
+}
+
+/* Each byte of the header takes each of some bad values; nothing may crash or hang. */
+static void test_damaged_models_do_no_harm(void **state)
+{
+    static const unsigned char values[] = {0, 1, 9, 0x7f, 0x80, 0xff};
+    char model[2048];
+    size_t n = small_model(model, sizeof(model));
+
+    for (size_t i = 0; i < n - 2 * 128; i++)
+        for (size_t v = 0; v < COUNT_OF(values); v++) {
+            char old = model[i];
+            struct err err = {0};
+
+            model[i] = (char)values[v];
+            write_model(model, n);
+            if (gguf_check(model_path, &err) != 0)
+                assert_non_null(strstr(err.text, model_path));
+            model[i] = old;
+        }
+    unlink(model_path);
+}
+
 /* --- log file --- */
 
 static char log_path[] = "/tmp/segue-log-XXXXXX";
@@ -378,6 +490,8 @@ int main(void)
         cmocka_unit_test(test_lists_of_models),
         cmocka_unit_test(test_excerpts_fit_a_sentence),
         cmocka_unit_test(test_command_lines),
+        cmocka_unit_test(test_each_cut_of_a_model_is_refused),
+        cmocka_unit_test(test_damaged_models_do_no_harm),
         WITH_LOG(test_last_words),
         WITH_LOG(test_tail),
         WITH_LOG(test_bound),

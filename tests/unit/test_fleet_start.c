@@ -140,7 +140,7 @@ static void test_bad_starts_are_refused(void **state)
     refuses(builtin, "cut off after 20 bytes, inside its header");
     free(builtin.path);
     builtin.path = spoil_model("keys.gguf", model, 10000);
-    refuses(builtin, "its header does not end within its 10000 bytes");
+    refuses(builtin, "its header does not end within 10000 bytes");
     free(builtin.path);
     builtin.path = spoil_model("tensors.gguf", model, 4000000);
     refuses(builtin, "cut off: its tensors need 4086944 bytes, it has 4000000");

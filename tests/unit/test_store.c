@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "store/internal.h"
 #include "store/store.h"
 
 static struct {
@@ -475,6 +476,37 @@ static void test_folder_in_the_place_of_the_file_is_an_error(void **state)
     assert_int_equal(rmdir(t.file), 0);
 }
 
+/* --- a full disk --- */
+
+static void test_full_disk_is_said_and_survived(void **state)
+{
+    char *serving, *previous, *text = mem_zero(100001);
+    int64_t id, number;
+
+    OK(store_route_put(t.store, "m", "v1", NULL, 1, &t.err));
+    OK(store_rollout_begin(t.store, "m", "v1", "v2", "deploy", &id, &t.err));
+    assert_int_equal(sqlite3_exec(t.store->db, "PRAGMA max_page_count = 1", NULL, NULL, NULL), 0);
+    memset(text, 'x', 100000);
+    json_t *facts = json_pack("{s:s}", "much", text);
+    free(text);
+
+    assert_int_equal(store_rollout_step(t.store, id, "starting", facts, &t.err), -1);
+    assert_non_null(strstr(t.err.text, "cannot keep the rollout's step in "));
+    assert_non_null(strstr(t.err.text, "free space on that disk, or set `state`"));
+    assert_int_equal(store_receipt_put(t.store, "m", facts, &number, &t.err), -1);
+
+    /* Reading goes on, and writing when there is space again. */
+    assert_int_equal(store_route_get(t.store, "m", &serving, &previous, &t.err), 1);
+    free(serving);
+    assert_int_equal(sqlite3_exec(t.store->db, "PRAGMA max_page_count = 10000", NULL, NULL, NULL),
+                     0);
+    OK(store_rollout_step(t.store, id, "starting", facts, &t.err));
+    OK(store_receipt_put(t.store, "m", facts, &number, &t.err));
+    assert_int_equal(number, 1);
+    json_decref(facts);
+    OK(store_receipts_check(t.store, &t.err));
+}
+
 /* A writer that reports each commit over a pipe, until it is killed. */
 static void write_for_ever(int pipe_fd)
 {
@@ -545,6 +577,7 @@ int main(void)
         WITH_STORE(test_rollouts),
         WITH_STORE(test_receipts),
         WITH_STORE(test_receipt_hash_is_plain_sha256),
+        WITH_STORE(test_full_disk_is_said_and_survived),
         cmocka_unit_test(test_spoilt_files_are_set_aside),
         cmocka_unit_test(test_no_folder_is_an_error),
         WITH_FOLDER(test_folder_in_the_place_of_the_file_is_an_error),
