@@ -72,6 +72,7 @@ struct manager {
     int exit_code;
     uv_timer_t soon;      /* fires once, in the next round of the loop: manager_settle() */
     uv_timer_t tick;      /* while an update is under way or a version is retiring */
+    uv_timer_t rest;      /* fires when no update was under way for a while */
     uv_timer_t again;     /* when something that could not be started is tried again */
     uv_signal_t on_term, on_int, on_hup;
     struct list ended;  /* of struct ended: rollouts whose receipt is to be written */

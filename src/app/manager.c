@@ -27,7 +27,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 
-enum { TICK_MS = 20 };
+enum { TICK_MS = 20, REST_MS = 2000 };
 
 static const uint32_t allowed[] = {
 #define TO(id) (UINT32_C(1) << MANAGER_##id)
@@ -77,6 +77,14 @@ static void say_ready(struct manager *m)
     json_decref(gateway);
 }
 
+/* The store's log is moved into its database when nobody waits for us. */
+static void on_rest(uv_timer_t *timer)
+{
+    struct manager *m = timer->data;
+
+    store_checkpoint(m->store);
+}
+
 static void on_soon(uv_timer_t *timer)
 {
     struct manager *m = timer->data;
@@ -92,6 +100,7 @@ static void on_soon(uv_timer_t *timer)
         uv_timer_start(&m->tick, on_soon, TICK_MS, TICK_MS);
     if (!busy)
         uv_timer_stop(&m->tick);
+    uv_timer_start(&m->rest, on_rest, REST_MS, 0); /* later again with each change */
 }
 
 void manager_soon(struct manager *m)
@@ -121,6 +130,7 @@ static void close_rest(struct manager *m)
     m->admin = NULL;
     close_handle(&m->soon);
     close_handle(&m->tick);
+    close_handle(&m->rest);
     close_handle(&m->again);
     close_handle(&m->on_term);
     close_handle(&m->on_int);
@@ -445,11 +455,12 @@ static void make_handles(struct manager *m)
     ALWAYS(uv_loop_init(&m->loop) == 0);
     uv_timer_init(&m->loop, &m->soon);
     uv_timer_init(&m->loop, &m->tick);
+    uv_timer_init(&m->loop, &m->rest);
     uv_timer_init(&m->loop, &m->again);
     uv_signal_init(&m->loop, &m->on_term);
     uv_signal_init(&m->loop, &m->on_int);
     uv_signal_init(&m->loop, &m->on_hup);
-    m->soon.data = m->tick.data = m->again.data = m;
+    m->soon.data = m->tick.data = m->rest.data = m->again.data = m;
     m->on_term.data = m->on_int.data = m->on_hup.data = m;
     uv_signal_start(&m->on_term, on_stop_signal, SIGTERM);
     uv_signal_start(&m->on_int, on_stop_signal, SIGINT);

@@ -127,10 +127,13 @@ static enum verdict try_open(struct store *s, struct err *err)
     enum verdict v = examine(s, &version, err);
     if (v != VERDICT_USE)
         return v;
-    /* NORMAL: a commit survives the death of this process at any moment; a power
+    /* Checkpoints wait for the disk: the manager makes them when nobody waits for it
+     * (store_checkpoint); 64 MiB of log is where patience ends.
+     * NORMAL: a commit survives the death of this process at any moment; a power
      * cut may take the newest commits, never the file. */
     if ((rc = pragma(s, "PRAGMA journal_mode = WAL", text, sizeof(text))) != SQLITE_OK ||
         (rc = pragma(s, "PRAGMA synchronous = NORMAL", text, sizeof(text))) != SQLITE_OK ||
+        (rc = pragma(s, "PRAGMA wal_autocheckpoint = 16384", text, sizeof(text))) != SQLITE_OK ||
         (rc = pragma(s, "PRAGMA foreign_keys = ON", text, sizeof(text))) != SQLITE_OK)
         return judge_code(s, rc, err);
     if ((v = migrate(s, version, err)) != VERDICT_USE)
@@ -219,4 +222,9 @@ void store_close(struct store *s)
     shut(s);
     free(s->file);
     free(s);
+}
+
+void store_checkpoint(struct store *s)
+{
+    sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 }

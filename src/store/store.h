@@ -29,6 +29,10 @@ void store_close(struct store *s);
 int store_group_begin(struct store *s, struct err *err) MUST_CHECK;
 int store_group_end(struct store *s, int result, struct err *err) MUST_CHECK;
 
+/* Moves the log into the database and waits for the disk: for a moment of rest. A failure is
+ * made up for by the next one. */
+void store_checkpoint(struct store *s);
+
 /* --- versions that `deploy` added (those of segue.yaml are not stored) --- */
 int store_version_put(struct store *s, const char *model, const struct config_version *v,
                       const char *sha256, struct err *err) MUST_CHECK;
