@@ -766,7 +766,7 @@ LONG = {"messages": [{"role": "user", "content": HOTPOT}], "ignore_eos": True, "
 
 
 def test_leaving_frees_the_slot(start):
-    e = start(V2, "--parallel", 1, "--ctx-size", 200000)
+    e = start(V2, "--parallel", 1, "--ctx-size", 50000)
     for cancelled in (1, 2, 3):
         c, response = e.stream(LONG)
         assert response.readline().startswith(b"data: ")
@@ -794,7 +794,7 @@ def test_leaving_frees_the_slot(start):
 
 
 def test_queue_overflow(start):
-    e = start(V2, "--parallel", 1, "--queue", 2, "--ctx-size", 200000)
+    e = start(V2, "--parallel", 1, "--queue", 2, "--ctx-size", 50000)
     running = [e.stream(LONG)]
     running[0][1].readline()
     waiting = []
@@ -837,7 +837,7 @@ def test_sigterm_finishes_streams(start):
 
 
 def test_shutdown_timeout(start):
-    e = start(V2, "--parallel", 1, "--ctx-size", 200000, "--shutdown-timeout", 1)
+    e = start(V2, "--parallel", 1, "--ctx-size", 50000, "--shutdown-timeout", 1)
     _, response = e.stream(LONG)
     response.readline()
     e.process.send_signal(signal.SIGTERM)
@@ -850,7 +850,7 @@ def test_shutdown_timeout(start):
 
 
 def test_second_sigterm_ends_at_once(start):
-    e = start(V2, "--parallel", 1, "--ctx-size", 200000)
+    e = start(V2, "--parallel", 1, "--ctx-size", 50000)
     _, response = e.stream(LONG)
     response.readline()
     e.process.send_signal(signal.SIGTERM)
