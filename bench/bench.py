@@ -7,7 +7,8 @@ proxies take turns in short rounds, so that what else happens on the machine hit
 all of them.  Each answer is verified by the load generator: a round with a failed
 answer is an error, not a number.
 
-The table goes to standard output, everything measured to build/bench.json.
+The tables go to standard output, everything measured to build/bench.json; with
+--write the tables also replace those in docs/performance.md.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import proxies  # noqa: E402
 
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 REQUIRED = ("host", "x-real-ip", "x-forwarded-for")
 
 
@@ -363,6 +366,15 @@ def machine():
             "system": platform.machine()}
 
 
+def command_words():
+    """What was given to ./dev bench, without the build folder that it adds."""
+    words = sys.argv[1:]
+    if "--bin" in words:
+        at = words.index("--bin")
+        del words[at:at + 2]
+    return [w for w in words if w != "--write"]
+
+
 def versions(bench):
     found = {k.name: k.version() for k in bench.kinds}
     if "segue" in found:
@@ -370,6 +382,21 @@ def versions(bench):
                               text=True)
         found["segue"] = done.stdout.strip() or found["segue"]
     return found
+
+
+def write_page(page, about, tables):
+    """Replaces what stands between the two marks of the page."""
+    text = page.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"bench: {page} has no lines {BEGIN} and {END}")
+    m = about["machine"]
+    facts = [f"`{about['command'].strip()}` on {about['when'][:10]}: {m['cpu']}, {m['cores']} cores, "
+             f"Linux {m['kernel']}; " + ", ".join(f"{n} {v}" for n, v in about["versions"].items())
+             + ". Median (least–most) of the rounds."]
+    page.write_text(before + begin + "\n" + "\n\n".join(facts + tables) + "\n" + end + after)
+    say(f"tables written to {page}")
 
 
 def main():
@@ -381,6 +408,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=4, help="of one round (default 4)")
     parser.add_argument("--only", help="proxies, with commas: nginx,haproxy,segue")
     parser.add_argument("--output", default="build/bench.json")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     args = parser.parse_args()
     unknown = [c for c in args.cases if c not in CASES]
     if unknown:
@@ -389,7 +417,7 @@ def main():
 
     with tempfile.TemporaryDirectory(prefix="segue-bench-") as folder:
         bench = Bench(args, Path(folder))
-        about = {"command": "./dev bench " + " ".join(sys.argv[1:]), "machine": machine(),
+        about = {"command": "./dev bench " + " ".join(command_words()), "machine": machine(),
                  "versions": versions(bench), "workers": bench.workers,
                  "proxy_cores": sorted(bench.proxy_cores), "other_cores": sorted(bench.other_cores),
                  "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
@@ -408,6 +436,8 @@ def main():
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({**about, "results": bench.data}, indent=1, ensure_ascii=False))
     say(f"everything measured: {output}")
+    if args.write:
+        write_page(PAGE, about, bench.tables)
 
 
 if __name__ == "__main__":

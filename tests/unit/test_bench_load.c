@@ -20,7 +20,7 @@
 #define PLAIN(body, more) "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" more "\r\n" body
 #define STREAM_HEAD                                                                  \
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n" V "Transfer-Encoding: " \
-                                                               "chunked\r\n\r\n"
+    "chunked\r\n\r\n"
 #define EVENT(model, finish)                                                      \
     "data: {\"model\":\"" model "\",\"choices\":[{\"delta\":{\"content\":\"a\"}," \
     "\"finish_reason\":" finish "}]}\n\n"
