@@ -221,6 +221,7 @@ async function translate(run, text) {
     }),
     signal: run.abort.signal,
   });
+  run.answered = true;
   show_version(response.headers.get("X-Segue-Version"));
   if (!response.ok) throw new Error(await refusal(response));
   await read_events(response.body, (data) => take_piece(run, data));
@@ -231,7 +232,8 @@ async function translate(run, text) {
 
 function begin() {
   const now = performance.now();
-  const run = { abort: new AbortController(), began: now, first: now, tokens: 0, done: false };
+  const run = { abort: new AbortController(), began: now, first: now, tokens: 0 };
+  run.answered = run.done = false; // a head came; [DONE] came
   run.timer = setInterval(() => show_stats(run), 100);
   running = run;
   show_error("");
@@ -268,7 +270,7 @@ async function submit() {
   } catch (error) {
     if (run.abort.signal.aborted) note = WORDS[ui].stopped;
     else if (error instanceof TypeError)
-      show_error(run.tokens ? WORDS[ui].cut : WORDS[ui].unreachable);
+      show_error(run.answered ? WORDS[ui].cut : WORDS[ui].unreachable);
     else show_error(error.message);
   }
   end(run, note);
