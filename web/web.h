@@ -22,11 +22,11 @@ extern const size_t nweb_files;
  * Header lines that belong to each of these files: nothing from outside, nothing
  * inline, no framing; asked for again with If-None-Match after an upgrade.
  */
-#define WEB_HEADERS                                                                             \
-    "Content-Security-Policy: default-src 'self'; base-uri 'none'; form-action 'none'; "       \
-    "frame-ancestors 'none'\r\n"                                                               \
-    "X-Content-Type-Options: nosniff\r\n"                                                      \
-    "Referrer-Policy: no-referrer\r\n"                                                         \
+#define WEB_HEADERS                                                                      \
+    "Content-Security-Policy: default-src 'self'; base-uri 'none'; form-action 'none'; " \
+    "frame-ancestors 'none'\r\n"                                                         \
+    "X-Content-Type-Options: nosniff\r\n"                                                \
+    "Referrer-Policy: no-referrer\r\n"                                                   \
     "Cache-Control: no-cache\r\n"
 
 /* The file with exactly this path, or NULL. */

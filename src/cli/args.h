@@ -8,7 +8,7 @@
 
 #include "base/err.h"
 
-/* clang-format off */
+// clang-format off
 /*    id        long            short  value       help */
 #define OPTIONS(X)                                                                                  \
     X(SOCKET,   "--socket",     "-S",  "PATH",     "the admin socket (SEGUE_SOCKET, else ./run/admin.sock)") \
@@ -26,7 +26,7 @@
     X(ADDRESS,  "--address",    "-a",  "HOST:PORT","the gateway (asked from the manager, if not given)") \
     X(ENGINES,  "--engines",    NULL,  NULL,       "end the engines too")                           \
     X(VERBOSE,  "--verbose",    "-v",  NULL,       "say on standard error which version answered")
-/* clang-format on */
+// clang-format on
 
 enum option {
 #define X(id, name, brief, value, help) OPTION_##id,

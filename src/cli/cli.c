@@ -27,7 +27,7 @@ struct command {
     int (*run)(const struct args *args); /* NULL: not a client command */
 };
 
-/* clang-format off */
+// clang-format off
 #define BIT OPTION_BIT
 #define COMMON (BIT(SOCKET) | BIT(JSON) | BIT(HELP))
 
@@ -50,7 +50,7 @@ static const struct command commands[] = {
     {"version",      "",                0, 0, 0, "the version of this program", run_version},
     {"help",         "[COMMAND]",       0, 2, 0, "this list, or the help of a command", run_help},
 };
-/* clang-format on */
+// clang-format on
 
 int say_error(int code, const char *fmt, ...)
 {

@@ -14,12 +14,14 @@
 
 #include "base/buf.h"
 
+// clang-format off
 /*        id            name            started by us   can be asked for */
 #define CONFIG_ENGINES(X)                                                \
     X(BUILTIN,      "builtin",      1)  /* segue-engine: path */          \
     X(OPENAI,       "openai",       0)  /* somebody else's: url */        \
     X(LLAMA_SERVER, "llama-server", 1)  /* path, found on PATH or `program` */ \
     X(COMMAND,      "command",      1)  /* any program: run, address from {port} or {socket} */
+// clang-format on
 
 enum config_engine {
 #define X(id, name, managed) CONFIG_ENGINE_##id,
@@ -39,54 +41,55 @@ struct config_version {
     char *served_model_name; /* the name this engine knows the model by; never NULL:
                                 defaults to "MODEL@VERSION", for openai to the model's name */
     char *program;           /* llama-server: executable; NULL: found on PATH */
-    char **run;              /* command: argv, NULL-terminated; {port}, {socket}, {name} are replaced */
-    char **args;             /* further arguments, NULL-terminated; may be NULL */
-    unsigned threads;        /* builtin: compute threads; 0: as many as cores */
-    unsigned parallel;       /* builtin: streams decoded together; default 16 */
-    unsigned ctx_size;       /* builtin: tokens for one stream; default 1024 */
-    unsigned replicas;       /* default 1 */
+    char **run;        /* command: argv, NULL-terminated; {port}, {socket}, {name} are replaced */
+    char **args;       /* further arguments, NULL-terminated; may be NULL */
+    unsigned threads;  /* builtin: compute threads; 0: as many as cores */
+    unsigned parallel; /* builtin: streams decoded together; default 16 */
+    unsigned ctx_size; /* builtin: tokens for one stream; default 1024 */
+    unsigned replicas; /* default 1 */
 };
 
 /* The known question that a version must answer before it is ready. */
 struct config_ready {
-    char *ask;         /* user message; default: HY-MT's prompt for 你好，世界。 to English */
-    char *expect;      /* POSIX extended regex (case-insensitive) that the answer must match; NULL: any
-                          non-empty answer that is not one character repeated */
+    char *ask;    /* user message; default: HY-MT's prompt for 你好，世界。 to English */
+    char *expect; /* POSIX extended regex (case-insensitive) that the answer must match; NULL: any
+                     non-empty answer that is not one character repeated */
     unsigned max_tokens;
     uint64_t timeout_ms;       /* for one answer; default 30 s */
     uint64_t start_timeout_ms; /* spawn to ready; default 600 s */
 };
 
 struct config_update {
-    uint64_t drain_ms;       /* how long old streams may take before they are cut; default 600 s */
-    uint64_t settle_requests;/* the update is done when the new version has answered so many
-                                requests ... default 0: at once */
-    uint64_t settle_ms;      /* ... or when this time has passed; default 30 s */
-    double settle_failures;  /* share of failed answers of the new version in the settling
-                                window that makes it roll back by itself; default 0.05 */
-    bool spare_running;      /* `spare: running` (default) or `disk` */
+    uint64_t drain_ms;        /* how long old streams may take before they are cut; default 600 s */
+    uint64_t settle_requests; /* the update is done when the new version has answered so many
+                                 requests ... default 0: at once */
+    uint64_t settle_ms;       /* ... or when this time has passed; default 30 s */
+    double settle_failures;   /* share of failed answers of the new version in the settling
+                                 window that makes it roll back by itself; default 0.05 */
+    bool spare_running;       /* `spare: running` (default) or `disk` */
 };
 
 struct config_model {
-    char *name;     /* "hy-mt" */
-    char **aliases; /* NULL-terminated; may be NULL */
-    char *serve;    /* version that serves at the very first start; never NULL */
+    char *name;                      /* "hy-mt" */
+    char **aliases;                  /* NULL-terminated; may be NULL */
+    char *serve;                     /* version that serves at the very first start; never NULL */
     struct config_version *versions; /* owned array */
     size_t nversions;
     struct config_ready ready;
     struct config_update update;
-    uint64_t hold_ms; /* how long a request may wait for a ready replica; default 30 s */
-    unsigned hold_max;/* how many may wait, over all workers; default 1024 */
+    uint64_t hold_ms;  /* how long a request may wait for a ready replica; default 30 s */
+    unsigned hold_max; /* how many may wait, over all workers; default 1024 */
 };
 
 struct config_limits {
-    size_t head_bytes;          /* default 16 KiB; 1 KiB..1 MiB */
-    size_t body_bytes;          /* default 8 MiB; up to 1 GiB */
-    unsigned connections;       /* of all workers; default 20000 */
-    unsigned client_buffer_bytes; /* unsent answer bytes before the engine is not read any more; default 256 KiB */
+    size_t head_bytes;            /* default 16 KiB; 1 KiB..1 MiB */
+    size_t body_bytes;            /* default 8 MiB; up to 1 GiB */
+    unsigned connections;         /* of all workers; default 20000 */
+    unsigned client_buffer_bytes; /* unsent answer bytes before the engine is not read any more;
+                                     default 256 KiB */
 };
 
-struct config_timeouts { /* all in milliseconds */
+struct config_timeouts {    /* all in milliseconds */
     uint64_t head;          /* first byte of a request to the end of its head; 10 s */
     uint64_t body;          /* end of head to end of body; 60 s */
     uint64_t idle;          /* kept-alive connection without a request; 75 s */
@@ -98,12 +101,12 @@ struct config_timeouts { /* all in milliseconds */
 };
 
 struct config {
-    char *file;         /* the file's absolute path */
-    char **listen;      /* NULL-terminated "HOST:PORT"; at least one */
-    unsigned workers;   /* default: number of cores; 1..16 */
-    char *admin_socket; /* absolute path; default STATE/admin.sock */
-    char *state;        /* absolute folder; default ./run */
-    char *log_level;    /* "info" */
+    char *file;           /* the file's absolute path */
+    char **listen;        /* NULL-terminated "HOST:PORT"; at least one */
+    unsigned workers;     /* default: number of cores; 1..16 */
+    char *admin_socket;   /* absolute path; default STATE/admin.sock */
+    char *state;          /* absolute folder; default ./run */
+    char *log_level;      /* "info" */
     char *engine_program; /* segue-engine; default: beside the segue executable */
     struct config_limits limits;
     struct config_timeouts timeouts;

@@ -5,7 +5,7 @@
 
 #include "config/units.h"
 
-/* clang-format off */
+// clang-format off
 enum { MS = 1, SECOND = 1000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR };
 enum { KIB = 1024, MIB = 1024 * KIB, GIB = 1024 * MIB };
 
@@ -131,7 +131,7 @@ const struct key keys[] = {
     {SCOPE_VERSION, "replicas", KEY_NUMBER, AT(config_version, replicas), .min = 1, .max = 64, .engines = MANAGED, .fallback = "1",
      .help = "Processes of this version."},
 };
-/* clang-format on */
+// clang-format on
 
 const size_t nkeys = COUNT_OF(keys);
 

@@ -9,6 +9,7 @@
 #pragma once
 #include "config/config.h"
 
+// clang-format off
 /* Where a key stands.  id, path shown to people, sentence for the documentation */
 #define SCOPES(X)                                                                         \
     X(ROOT,     "",                        "The file itself.")                            \
@@ -45,6 +46,7 @@ enum scope {
     X(CHOICE,   "one of")                                                   \
     X(SECTION,  "a map of keys")                                            \
     X(ENTRIES,  "a map from names to their settings")
+// clang-format on
 
 enum key_type {
 #define X(id, what) KEY_##id,
@@ -56,13 +58,13 @@ struct key {
     enum scope scope;
     const char *name;
     enum key_type type;
-    size_t offset;       /* of the member in the scope's struct; SECTION: of the inner struct */
-    size_t width;        /* of the member, in bytes */
-    uint64_t min, max;   /* NUMBER, SIZE, DURATION; SHARE in hundredths of a percent */
-    const char *fallback;      /* the default as it would be written, or NULL */
-    const char *fallback_note; /* a default that is computed, in words, or NULL */
-    const char *const *choices;/* CHOICE: NULL-terminated; the value is the index */
-    uint32_t engines;    /* VERSION scope: bits of engines it belongs to; 0: all */
+    size_t offset;        /* of the member in the scope's struct; SECTION: of the inner struct */
+    size_t width;         /* of the member, in bytes */
+    uint64_t min, max;    /* NUMBER, SIZE, DURATION; SHARE in hundredths of a percent */
+    const char *fallback; /* the default as it would be written, or NULL */
+    const char *fallback_note;  /* a default that is computed, in words, or NULL */
+    const char *const *choices; /* CHOICE: NULL-terminated; the value is the index */
+    uint32_t engines;           /* VERSION scope: bits of engines it belongs to; 0: all */
     uint32_t required;   /* VERSION scope: bits of engines that need it; ROOT, MODEL: not 0 */
     enum scope inner;    /* SECTION, ENTRIES */
     size_t count_offset; /* ENTRIES: the size_t beside the array */
@@ -74,7 +76,7 @@ extern const struct key keys[];
 extern const size_t nkeys;
 
 /* Loops over the rows of one scope. */
-#define KEYS_OF(key, s) \
+#define KEYS_OF(key, s)                                           \
     for (const struct key *key = keys; key < keys + nkeys; key++) \
         if (key->scope == (s))
 

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* clang-format off */
+// clang-format off
 /*    code       English                Chinese */
 #define LANGUAGES(X)                                    \
     X("zh",      "Chinese",             "中文")         \
@@ -49,7 +49,7 @@
     X("mn",      "Mongolian",           "蒙古语")       \
     X("ug",      "Uyghur",              "维吾尔语")     \
     X("yue",     "Cantonese",           "粤语")
-/* clang-format on */
+// clang-format on
 
 struct language {
     const char *code;
