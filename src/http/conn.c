@@ -408,8 +408,10 @@ void conn_accept(struct http_server *s, uv_stream_t *listener)
         conn_close(c);
         return;
     }
-    if (listener->type == UV_TCP)
+    if (listener->type == UV_TCP) {
         uv_tcp_nodelay(&c->io.tcp, 1);
+        uv_tcp_keepalive(&c->io.tcp, 1, KEEPALIVE_S);
+    }
     if (s->nconns > s->limits.connections) {
         call_refuse(c, 503, "too_many_connections", "too many connections are open; try again");
         return;

@@ -20,6 +20,7 @@ enum {
     PIPELINE_MAX = 65536,  /* buffered requests behind a running call; then reading pauses */
     FLUSH_EARLY = 65536,   /* unsent bytes that are not kept for the end of the turn */
     OUT_KEEP = 16384,      /* a larger out buffer is given back when it is empty */
+    KEEPALIVE_S = 60,      /* then TCP asks whether a silent peer is still there */
     LINGER_MS = 2000,      /* for the peer to read a last answer before we close */
     REFUSED_EXTRA_MAX = 64 /* connections above the limit that get a sentence */
 };
