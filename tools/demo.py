@@ -618,7 +618,8 @@ def main():
     parser.add_argument("--json", action="store_true", help="print the receipt as the last line")
     parser.add_argument("--port", type=int, default=8080, help="the port to prefer (8080)")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     # With --json standard output is for programs.
     screen = Screen(sys.stderr if args.json else sys.stdout)
     try:
