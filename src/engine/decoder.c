@@ -22,6 +22,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/backend.h"
 
 enum { PIECE_MIN = 16 }; /* prompt tokens that a step takes however slow the machine is */
 
@@ -76,12 +77,15 @@ struct decoder *decoder_new(struct model *model, const struct decoder_options *o
     params.n_outputs_max = (uint32_t)o->parallel;
     params.n_threads = params.n_threads_batch = o->threads;
     params.kv_unified = o->unified;
+    backend_words_clear();
     struct llama_context *ctx = llama_init_from_model(model->llama, params);
     if (!ctx) {
+        char words[BACKEND_WORDS_MAX];
+        backend_words(words);
         err_set(err, 500,
-                "libllama cannot make a context of %d x %d tokens for %s; try a smaller --ctx-size "
-                "or --parallel",
-                o->parallel, o->context, model->path);
+                "libllama cannot make a context of %d x %d tokens for %s (%s); try a smaller "
+                "--ctx-size or --parallel",
+                o->parallel, o->context, model->path, words);
         return NULL;
     }
     if (o->pool)

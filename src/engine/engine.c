@@ -132,14 +132,15 @@ static void publish(struct stream *s, void *arg)
         return;
     pthread_mutex_lock(&e->lock);
     buf_add_span(&s->said.text, buf_span(&s->fresh.text));
+    buf_clear(&s->fresh.text);
     s->said.finish = s->fresh.finish;
     s->said.tokens = s->fresh.tokens;
     s->said.reused = s->fresh.reused;
     s->said.error = s->fresh.error;
     if (list_empty(&s->out))
         list_append(&e->outbox, &s->out);
+    /* An ended stream is the HTTP thread's from here on: it may free it at once. */
     pthread_mutex_unlock(&e->lock);
-    buf_clear(&s->fresh.text);
 }
 
 /* Waits until there is something to do; false when it is time to end. */

@@ -126,7 +126,7 @@ static void on_said(struct stream *s, const struct said *said, void *arg)
 
 static int start_listening(struct program *p, struct err *err)
 {
-    struct http_server_limits limits = {.receive_ms = 60000};
+    struct http_server_limits limits = {.receive_ms = 60000, .connections = 4096};
 
     p->server = http_server_new(&p->loop, &limits, api_handle, &p->api);
     for (int i = 0; i < p->o.nlisten; i++)
