@@ -39,12 +39,15 @@ static struct model *model_of(const struct manager *m, const struct rollout *r)
 
 /* --- ops: recording ----------------------------------------------------------------------- */
 
-static json_t *step_facts(const struct rollout *r, enum rollout_state next, const char *reason)
+static json_t *step_facts(const struct rollout *r, const struct version *target,
+                          enum rollout_state next, const char *reason)
 {
     json_t *facts = json_object();
 
     if (reason && *reason)
         json_object_set_new(facts, "reason", text_json(reason));
+    if (next == ROLLOUT_STARTING && target && target->fresh)
+        json_object_set_new(facts, "new_version", json_true());
     if (next == ROLLOUT_DRAINING) {
         const struct receipt *receipt = rollout_receipt(r);
 
@@ -69,7 +72,7 @@ static int record_begin(struct manager *m, struct rollout *r, struct err *err)
 static int record_step(struct manager *m, const struct rollout *r, enum rollout_state next,
                        const char *reason, struct err *err)
 {
-    json_t *facts = step_facts(r, next, reason);
+    json_t *facts = step_facts(r, model_target(model_of(m, r)), next, reason);
     int result = store_rollout_step(m->store, rollout_id(r), rollout_state_name(next),
                                     json_object_size(facts) ? facts : NULL, err);
 

@@ -13,6 +13,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+/* So many of the newest rollouts are looked through for one that was open. */
+enum { RECENT = 20 };
+
 struct recovery {
     struct manager *manager;
     struct list found; /* of struct left_open */
@@ -50,6 +53,49 @@ static void left_open_free(struct left_open *o)
     free(o);
 }
 
+/* What was recorded with the rollout's last step `state`; new reference, NULL: nothing. */
+static json_t *facts_of(const struct manager *m, const struct left_open *o,
+                        enum rollout_state state)
+{
+    struct err err;
+    json_t *list = store_rollouts_json(m->store, o->model, RECENT, &err), *row, *step,
+           *found = NULL;
+    size_t i, k;
+
+    json_array_foreach(list, i, row)
+    {
+        if (json_integer_value(json_object_get(row, "id")) != o->id)
+            continue;
+        json_array_foreach(json_object_get(row, "steps"), k, step)
+        {
+            const char *name = json_string_value(json_object_get(step, "state"));
+
+            if (strcmp(name, rollout_state_name(state)) == 0)
+                found = json_object_get(step, "facts");
+        }
+    }
+    json_incref(found);
+    json_decref(list);
+    return found;
+}
+
+/* A deploy that failed leaves no version behind. */
+static void forget_new_version(struct manager *m, const struct left_open *o)
+{
+    struct model *model = manager_model(m, o->model);
+    struct version *v = model ? model_version(model, o->to) : NULL;
+    json_t *facts = facts_of(m, o, ROLLOUT_STARTING);
+    struct err err;
+
+    if (v && v->stored && v != model->serving && v != model->previous &&
+        json_is_true(json_object_get(facts, "new_version"))) {
+        v->doomed = true;
+        if (store_version_delete(m->store, o->model, o->to, &err) != 0)
+            log_error("%s", err.text);
+    }
+    json_decref(facts);
+}
+
 /* Writes its end and a receipt that says so; nothing was counted. */
 static int give_up(struct manager *m, const struct left_open *o, const char *why, struct err *err)
 {
@@ -73,6 +119,7 @@ static int give_up(struct manager *m, const struct left_open *o, const char *why
 
     if (result == 0)
         result = store_receipt_put(m->store, o->model, json, &m->receipts, err);
+    forget_new_version(m, o);
     log_warn("%s: %s %s -> %s has failed: %s", o->model, o->kind, o->from, o->to, reason);
     json_decref(json);
     json_decref(facts);
@@ -95,10 +142,13 @@ static void go_on(struct manager *m, struct model *model, const struct left_open
         .asked_ns = clock_ns(),
     };
 
+    json_t *facts = facts_of(m, o, ROLLOUT_DRAINING);
     model->rollout = owner_rollout(m, &want);
     operation_begin(admin_operations(m->admin), o->id, o->kind, o->model, o->to);
     /* The first table of this manager carries the promise. */
-    rollout_resume(model->rollout, o->id, state, m->epoch + 1);
+    rollout_resume(model->rollout, o->id, state, m->epoch + 1,
+                   (uint64_t)json_integer_value(json_object_get(facts, "switch_us")));
+    json_decref(facts);
 }
 
 static int recover_one(struct manager *m, const struct left_open *o, struct err *err)

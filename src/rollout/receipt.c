@@ -26,6 +26,8 @@ static json_t *time_text(int64_t wall_ms)
 
 uint64_t receipt_switch_us(const struct receipt *r)
 {
+    if (r->recovered)
+        return r->recorded_switch_us;
     if (!r->switched || !r->switch_began_ns || r->acked_ns < r->switch_began_ns)
         return 0;
     return (r->acked_ns - r->switch_began_ns) / 1000;

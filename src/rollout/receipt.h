@@ -43,7 +43,8 @@ struct receipt {
     bool recovered;           /* a new manager took over: readings begin there */
     uint64_t switch_began_ns; /* CLOCK_MONOTONIC; 0 if not known (recovered) */
     uint64_t acked_ns;
-    uint64_t epoch; /* 0: none was published */
+    uint64_t recorded_switch_us; /* recovered: what the former manager wrote down; 0: nothing */
+    uint64_t epoch;              /* 0: none was published */
     unsigned workers;
     const char *from_sha256, *to_sha256; /* NULL: not known */
     struct receipt_reading begin, ack, until, end;

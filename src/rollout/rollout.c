@@ -340,7 +340,8 @@ int rollout_begin(struct rollout *r, enum rollout_state first, struct err *err)
     return 0;
 }
 
-void rollout_resume(struct rollout *r, int64_t id, enum rollout_state state, uint64_t epoch)
+void rollout_resume(struct rollout *r, int64_t id, enum rollout_state state, uint64_t epoch,
+                    uint64_t switch_us)
 {
     ALWAYS(r->state == ROLLOUT_NEW);
     ALWAYS(state == ROLLOUT_DRAINING || state == ROLLOUT_ROLLING_BACK);
@@ -348,6 +349,7 @@ void rollout_resume(struct rollout *r, int64_t id, enum rollout_state state, uin
     r->epoch = epoch;
     r->resumed = true;
     r->receipt.recovered = true;
+    r->receipt.recorded_switch_us = switch_us;
     r->receipt.epoch = epoch;
     r->receipt.switched = true;
     r->receipt.acked_ns = r->ops->now(r->arg);

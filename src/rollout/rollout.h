@@ -155,8 +155,9 @@ void rollout_free(struct rollout *r);
 int rollout_begin(struct rollout *r, enum rollout_state first, struct err *err) MUST_CHECK;
 
 /* Goes on with the rollout of a former manager: DRAINING or ROLLING_BACK, as the route says.
- * `epoch` is that of the table that must be acknowledged first. */
-void rollout_resume(struct rollout *r, int64_t id, enum rollout_state state, uint64_t epoch);
+ * `epoch` is that of the table that must be acknowledged first, switch_us what was recorded. */
+void rollout_resume(struct rollout *r, int64_t id, enum rollout_state state, uint64_t epoch,
+                    uint64_t switch_us);
 
 /* The file was looked at; problem NULL: it is right. */
 void rollout_checked(struct rollout *r, const char *problem);

@@ -485,13 +485,14 @@ static void a_new_manager_goes_on_with_draining(void **unused)
     struct owner o = {.reading.from.in_flight = 0};
     struct rollout *r = make(&o, ROLLOUT_DEPLOY);
 
-    rollout_resume(r, 12, ROLLOUT_DRAINING, 30);
+    rollout_resume(r, 12, ROLLOUT_DRAINING, 30, 412);
     look(r, &o, 2, 2, 0);
     assert_int_equal(rollout_state(r), ROLLOUT_DRAINING); /* the table is not out yet */
     rollout_acked(r, 30, o.now);
     o.reading.to.finished = 50;
     look(r, &o, 2, 2, 0);
     assert_true(rollout_receipt(r)->recovered);
+    assert_int_equal(receipt_switch_us(rollout_receipt(r)), 412);
     end(r, &o, ROLLOUT_DONE, "record:settling record:done");
 }
 
@@ -500,7 +501,7 @@ static void a_new_manager_ends_rolling_back(void **unused)
     struct owner o = {0};
     struct rollout *r = make(&o, ROLLOUT_DEPLOY);
 
-    rollout_resume(r, 12, ROLLOUT_ROLLING_BACK, 30);
+    rollout_resume(r, 12, ROLLOUT_ROLLING_BACK, 30, 0);
     rollout_acked(r, 30, o.now);
     end(r, &o, ROLLOUT_ROLLED_BACK, "record:rolled back");
 }
