@@ -182,6 +182,10 @@ static enum answer_progress feed_head(struct exchange *x, char *p, size_t n, siz
     x->engine_keeps = head.keep_alive;
     x->sse = is_sse(&head);
     chunk_decoder_init(&x->chunks);
+    if (x->committed) {
+        /* The client has our head already: only the stream it was promised can follow. */
+        return x->status == 200 && x->sse ? ANSWER_DONE : ANSWER_BAD;
+    }
     x->to = framing_to(x->client, x->from);
     if (x->to == HTTP_BODY_CLOSE) {
         x->client->keep_alive = false;
@@ -233,7 +237,7 @@ int answer_end(struct exchange *x)
     return x->to == HTTP_BODY_CHUNKED ? client_send(x->client, &last, 1) : 0;
 }
 
-void answer_error_frame(struct exchange *x, const char *message)
+void answer_error_frame(struct exchange *x, const char *code, const char *message)
 {
     char room[1024];
     char *text = room + CHUNK_HEAD_ROOM;
@@ -244,10 +248,41 @@ void answer_error_frame(struct exchange *x, const char *message)
     bool mid_event = x->last[sizeof(x->last) - 1] != '\n' && x->last[sizeof(x->last) - 1] != '\0';
     int n = snprintf(text, max,
                      "%sdata: {\"error\":{\"message\":\"%s\",\"type\":\"server_error\","
-                     "\"param\":null,\"code\":\"engine_gone\"}}\n\n",
-                     mid_event ? "\n\n" : "", message);
+                     "\"param\":null,\"code\":\"%s\"}}\n\n",
+                     mid_event ? "\n\n" : "", message, code);
     ALWAYS(n > 0 && (size_t)n < max);
     struct iovec piece = frame(x, text, (size_t)n, false);
     if (client_send(x->client, &piece, 1) < 0)
         return; /* it has left; client_cut() comes next anyway */
+}
+
+int answer_heartbeat(struct exchange *x)
+{
+    static const char comment[] = ": waiting\n\n";
+    char room[64];
+    struct buf *b = &x->worker->lines;
+    struct iovec pieces[2];
+    int n = 0;
+
+    if (!x->committed) {
+        x->committed = true;
+        x->sse = true;
+        x->from = HTTP_BODY_CHUNKED;
+        x->to = framing_to(x->client, HTTP_BODY_CHUNKED);
+        if (x->to == HTTP_BODY_CLOSE) {
+            x->client->keep_alive = false;
+            x->client->close_delimited = true;
+        }
+        buf_clear(b);
+        buf_addf(b,
+                 "HTTP/1.1 200 OK\r\n%sContent-Type: text/event-stream\r\n"
+                 "Cache-Control: no-cache\r\nX-Request-Id: %s\r\n%s%s\r\n",
+                 worker_date(x->worker), x->request_id,
+                 x->to == HTTP_BODY_CHUNKED ? "Transfer-Encoding: chunked\r\n" : "",
+                 x->client->keep_alive ? "" : "Connection: close\r\n");
+        pieces[n++] = (struct iovec){buf_head(b), buf_pending(b)};
+    }
+    memcpy(room + CHUNK_HEAD_ROOM, comment, sizeof(comment) - 1);
+    pieces[n++] = frame(x, room + CHUNK_HEAD_ROOM, sizeof(comment) - 1, false);
+    return client_send(x->client, pieces, n);
 }

@@ -24,12 +24,14 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "gateway/gateway.h"
 #include "gateway/internal.h"
 
 enum {
     READS_A_ROUND = 16,
     LINGER_BYTES = 1 << 20, /* discarded at most, so that a refusal reaches an uploader */
-    LINGER_MS = 2000
+    LINGER_MS = 2000,
+    BODY_SMALL = 65536 /* a body up to this is not shed for memory's sake */
 };
 
 static void on_event(struct watch *watch, uint32_t events);
@@ -78,7 +80,18 @@ static void peer_text(struct client *c, const struct sockaddr *peer)
         strcpy(c->ip, "unix");
 }
 
-void client_accept(struct worker *w, int fd, const struct sockaddr *peer)
+/* What a client keeps of a request that is not whole counts against a common limit. */
+static bool count_body(struct client *c)
+{
+    struct worker *w = c->worker;
+    size_t now = c->in.cap;
+
+    w->body_bytes += now - c->counted;
+    c->counted = now;
+    return w->body_bytes <= table_of(c)->limits.body_memory_bytes / w->gateway_workers;
+}
+
+void client_accept(struct worker *w, int fd, const struct sockaddr *peer, unsigned place)
 {
     struct client *c = NEW(struct client);
     int one = 1;
@@ -87,6 +100,7 @@ void client_accept(struct worker *w, int fd, const struct sockaddr *peer)
     c->worker = w;
     peer_text(c, peer);
     timer_init(&c->timer, on_timer);
+    c->peer_place = place;
     list_append(&w->clients, &c->link);
     w->nclients++;
     counter_add(&w->row->opened, 1);
@@ -112,6 +126,7 @@ void client_close(struct client *c)
     set_state(c, CLIENT_CLOSED);
     list_remove(&c->link);
     c->worker->nclients--;
+    gateway_peer_leave(c->worker->gateway, c->peer_place);
     if (c->worker->draining && c->worker->nclients == 0)
         c->worker->loop.stop = true;
     counter_add(&c->worker->row->closed, 1);
@@ -119,6 +134,7 @@ void client_close(struct client *c)
     loop_unwatch(&c->watch);
     buf_fini(&c->in);
     buf_fini(&c->out);
+    count_body(c);
     loop_bury(&c->worker->loop, &c->grave, release);
 }
 
@@ -127,6 +143,7 @@ void client_close(struct client *c)
 static void linger(struct client *c)
 {
     buf_fini(&c->in);
+    count_body(c);
     shutdown(c->watch.fd, SHUT_WR);
     c->discard = LINGER_BYTES;
     set_state(c, CLIENT_LINGER);
@@ -450,6 +467,9 @@ static void feed(struct client *c, char *p, size_t n)
     } else if (rest) {
         buf_add(&c->in, p + used, rest);
     }
+    if (!count_body(c) && c->state <= CLIENT_BODY && c->in.cap > BODY_SMALL)
+        REFUSE(c, GATEWAY_ERROR_OVERLOADED,
+               "too many request bodies are arriving at once (limits.body_memory_bytes)");
 }
 
 static void peer_left(struct client *c)

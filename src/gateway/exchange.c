@@ -17,6 +17,7 @@
  * exactly one outcome (book()); that is what "drained" is computed from.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
@@ -24,16 +25,19 @@
 #include "base/log.h"
 #include "gateway/internal.h"
 #include "gateway/route.h"
+#include "gateway/sticky.h"
 
 enum {
     SENT_MAX = 2,        /* the first time and one retry */
     STALE_MAX = 3,       /* kept connections in a row that were closed under us */
     AVOID_MIN_MS = 20,   /* pause of a replica after its first failure ... */
     AVOID_MAX_MS = 1000, /* ... and at most */
-    HOLD_RETRY_MS = 20
+    BAD_MAX = 5,         /* 5xx answers in a row after which a replica is left out */
+    HOLD_RETRY_MS = 20,
+    HEARTBEAT_MS = 5000 /* a held stream's client hears from us so often */
 };
 
-static void on_hold_deadline(struct timer *timer);
+static void on_hold_timer(struct timer *timer);
 
 static void set_state(struct exchange *x, enum exchange_state next)
 {
@@ -64,6 +68,8 @@ static void count_in(struct exchange *x, struct pool *p, bool pinned)
     if (!pinned)
         atomic_store_explicit(&p->row->last_start_ns, clock_ns(), memory_order_relaxed);
     p->in_flight++;
+    if (p->failures && !p->trial)
+        p->trial = x;
     x->pool = p;
 }
 
@@ -78,6 +84,8 @@ static void book(struct exchange *x, enum outcome outcome)
 
     counter_add(counter[outcome], 1);
     x->pool->in_flight--;
+    if (x->pool->trial == x)
+        x->pool->trial = NULL;
     x->pool = NULL;
 }
 
@@ -114,6 +122,7 @@ static struct client *end(struct exchange *x)
     set_state(x, EXCHANGE_ENDED);
     timer_clear(&x->timer);
     c->exchange = NULL;
+    x->worker->nexchanges--;
     loop_bury(&x->worker->loop, &x->grave, release);
     return c;
 }
@@ -133,10 +142,26 @@ static void time_answer(const struct exchange *x)
         histogram_add(&row->token, (now - x->first_ns) / 1000 / (x->events - 1));
 }
 
+static void avoid(struct exchange *x);
+
+/* An engine that answers, but only with errors, is left out while others can answer. */
+static void judge_status(struct exchange *x)
+{
+    struct pool *p = x->pool;
+
+    if (x->status < 500) {
+        p->bad = 0;
+        time_answer(x);
+    } else if (++p->bad >= BAD_MAX && route_other_usable(x->worker, x->version, x->replica)) {
+        log_warn("%s (%s) answered %u requests in a row with an error; it is left out for a while",
+                 x->version->tag, x->replica->address, p->bad);
+        avoid(x);
+    }
+}
+
 static void finish(struct exchange *x, bool reuse)
 {
-    if (x->status < 500)
-        time_answer(x);
+    judge_status(x);
     leave_engine(x, x->status >= 500 ? OUTCOME_FAILED : OUTCOME_FINISHED, reuse);
     client_answered(end(x));
 }
@@ -146,7 +171,8 @@ static void truncate_answer(struct exchange *x, const char *why)
     log_warn("request %s: answer of %s (%s) cut short: %s", x->request_id, x->version->tag,
              x->replica->address, why);
     if (x->sse)
-        answer_error_frame(x, "the answer is not complete: its engine ended in the middle of it");
+        answer_error_frame(x, "engine_gone",
+                           "the answer is not complete: its engine ended in the middle of it");
     leave_engine(x, OUTCOME_TRUNCATED, false);
     client_cut(end(x));
 }
@@ -190,6 +216,12 @@ static void refuse(struct exchange *x, enum gateway_error e, const char *text)
     const char *tag = x->version ? x->version->tag : NULL;
 
     leave_engine(x, OUTCOME_FAILED, false);
+    if (x->committed) { /* too late for a status: the stream says it */
+        answer_error_frame(x, gateway_error_row(e)->code, text);
+        counter_add(&x->worker->row->errors_5xx, 1);
+        client_cut(end(x));
+        return;
+    }
     if (tag)
         client_error(end(x), e, "%s (%s)", text, tag);
     else
@@ -274,14 +306,16 @@ void exchange_on_connected(struct exchange *x)
 
 static void no_such_model(struct exchange *x)
 {
-    const struct table *t = x->view->table;
+    const char *there = x->view->table->names_text;
+    char text[512];
 
     if (x->name[0])
-        client_error(end(x), GATEWAY_ERROR_MODEL_NOT_FOUND,
-                     "the model '%s' does not exist; there is: %s", x->name, t->names_text);
+        snprintf(text, sizeof(text), "the model '%s' does not exist; there is: %.300s", x->name,
+                 there);
     else
-        client_error(end(x), GATEWAY_ERROR_MODEL_NOT_FOUND,
-                     "the request names no `model`, and there are several: %s", t->names_text);
+        snprintf(text, sizeof(text), "the request names no `model`, and there are several: %.300s",
+                 there);
+    refuse(x, GATEWAY_ERROR_MODEL_NOT_FOUND, text);
 }
 
 static bool find_model(struct exchange *x, struct table_match *match)
@@ -312,7 +346,9 @@ void exchange_dispatch(struct exchange *x)
         no_such_model(x);
         return;
     }
-    x->version = match.version ? match.version : route_version(match.model, worker_random(w));
+    x->version = match.version
+                     ? match.version
+                     : route_version(match.model, x->sticky ? x->sticky : worker_random(w));
     while (x->version && (x->replica = route_replica(w, x->version, x->tried)) != NULL) {
         struct pool *p = pool_of(w, x->replica);
         count_in(x, p, match.version != NULL);
@@ -332,14 +368,31 @@ void exchange_dispatch(struct exchange *x)
     hold_add(x, match.model);
 }
 
+/* The value of the field that the configuration names, e.g. X-Session-Id. */
+static struct span sticky_header(const struct table *t, const struct http_request_head *head)
+{
+    struct span name = span_str(t->sticky_header);
+
+    for (size_t i = 0; name.n && i < head->nfields; i++)
+        if (span_eq_nocase(head->fields[i].name, name))
+            return head->fields[i].value;
+    return span_of(NULL, 0);
+}
+
 void exchange_begin(struct client *c, const struct http_request_head *head, struct span body)
 {
     struct worker *w = c->worker;
-    struct json_member model = {.name = "model"};
+    enum { MODEL, STREAM, USER, MESSAGES, PROMPT };
+    struct json_member members[] = {
+        [MODEL] = {.name = "model"},       [STREAM] = {.name = "stream"}, [USER] = {.name = "user"},
+        [MESSAGES] = {.name = "messages"}, [PROMPT] = {.name = "prompt"},
+    };
+    struct json_member *model = &members[MODEL];
     bool empty = false;
     size_t at = 0;
-    enum json_fault fault = json_scan(body, &model, 1, &at, &empty);
+    enum json_fault fault = json_scan(body, members, COUNT_OF(members), &at, &empty);
     struct exchange *x = NEW(struct exchange);
+    unsigned limit = w->view->table->limits.exchanges / w->gateway_workers;
 
     x->worker = w;
     x->client = c;
@@ -348,7 +401,13 @@ void exchange_begin(struct client *c, const struct http_request_head *head, stru
     x->began_ns = w->loop.now_ns;
     c->exchange = x;
     list_init(&x->link);
-    timer_init(&x->timer, on_hold_deadline);
+    timer_init(&x->timer, on_hold_timer);
+    if (w->nexchanges++ >= (limit ? limit : 1)) {
+        /* Shed before any work is done for it: what is served stays served well. */
+        client_error(end(x), GATEWAY_ERROR_OVERLOADED,
+                     "too many requests are being answered already (limits.exchanges)");
+        return;
+    }
     if (fault != JSON_NONE) {
         if (fault == JSON_EMPTY)
             client_error(end(x), GATEWAY_ERROR_BAD_JSON, "%s", json_fault_text(fault));
@@ -357,17 +416,25 @@ void exchange_begin(struct client *c, const struct http_request_head *head, stru
                          json_fault_text(fault), at, fault == JSON_DUPLICATE ? ": `model`" : "");
         return;
     }
-    if (model.kind == JSON_STRING) {
-        if (json_scan_string(model.value, x->name, sizeof(x->name)) < 0) {
+    if (model->kind == JSON_STRING) {
+        if (json_scan_string(model->value, x->name, sizeof(x->name)) < 0) {
             client_error(end(x), GATEWAY_ERROR_BAD_MODEL,
                          "`model` is not a plain string of at most %d bytes", TABLE_NAME_MAX);
             return;
         }
-    } else if (model.kind != JSON_ABSENT && model.kind != JSON_NULL) {
+    } else if (model->kind != JSON_ABSENT && model->kind != JSON_NULL) {
         client_error(end(x), GATEWAY_ERROR_BAD_MODEL, "`model` must be a string");
         return;
     }
-    request_store(x, head, body, &model, empty);
+    x->stream = members[STREAM].kind == JSON_TRUE;
+    if (w->view->table->split)
+        x->sticky = sticky_number(&(struct sticky_source){
+            .header = sticky_header(w->view->table, head),
+            .user = members[USER].kind == JSON_STRING ? members[USER].value : span_of(NULL, 0),
+            .messages = members[MESSAGES].value,
+            .prompt = members[PROMPT].value,
+        });
+    request_store(x, head, body, model, empty);
     exchange_dispatch(x);
 }
 
@@ -376,6 +443,7 @@ void exchange_begin(struct client *c, const struct http_request_head *head, stru
 void exchange_relaying(struct exchange *x)
 {
     x->pool->failures = 0;
+    x->pool->trial = NULL;
     set_state(x, EXCHANGE_RELAYING);
     buf_fini(&x->request); /* there is no other try after this */
 }
@@ -395,6 +463,8 @@ static void bad_answer(struct exchange *x)
     avoid(x);
     if (x->state == EXCHANGE_RELAYING)
         truncate_answer(x, "the answer's framing is broken");
+    else if (x->committed && x->status)
+        refuse(x, GATEWAY_ERROR_ENGINE_ANSWER, "the engine answered with an error");
     else
         refuse(x, GATEWAY_ERROR_ENGINE_ANSWER, "the engine's answer was not valid HTTP/1.1");
 }
@@ -450,13 +520,29 @@ bool exchange_on_bytes(struct exchange *x, char *p, size_t n, bool drained)
 
 /* --- hold --------------------------------------------------------------------- */
 
-static void on_hold_deadline(struct timer *timer)
+/* When to look at a held exchange next: its deadline, or a heartbeat before that. */
+static void arm_hold(struct exchange *x)
+{
+    struct loop *l = &x->worker->loop;
+    uint64_t beat = l->now_ns + HEARTBEAT_MS * UINT64_C(1000000);
+
+    timer_set(&l->timers, &x->timer,
+              x->stream && beat < x->hold_deadline_ns ? beat : x->hold_deadline_ns);
+}
+
+static void on_hold_timer(struct timer *timer)
 {
     struct exchange *x = CONTAINER_OF(timer, struct exchange, timer);
 
-    counter_add(&x->worker->row->hold_expired, 1);
-    hold_remove(x);
-    refuse(x, GATEWAY_ERROR_HOLD_EXPIRED, "no engine became ready in time");
+    if (x->worker->loop.now_ns >= x->hold_deadline_ns) {
+        counter_add(&x->worker->row->hold_expired, 1);
+        hold_remove(x);
+        refuse(x, GATEWAY_ERROR_HOLD_EXPIRED, "no engine became ready in time");
+        return;
+    }
+    arm_hold(x);
+    if (answer_heartbeat(x) < 0)
+        client_close(x->client);
 }
 
 void hold_remove(struct exchange *x)
@@ -493,7 +579,7 @@ void hold_add(struct exchange *x, const struct model_route *m)
     counter_add(&w->row->held_total, 1);
     list_append(&w->held, &x->link);
     set_state(x, EXCHANGE_HELD);
-    timer_set(&w->loop.timers, &x->timer, x->hold_deadline_ns);
+    arm_hold(x);
     if (!timer_is_set(&w->hold_retry))
         timer_set(&w->loop.timers, &w->hold_retry, w->loop.now_ns + HOLD_RETRY_MS * 1000000ull);
 }

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -23,6 +24,7 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -36,7 +38,7 @@
 #include "gateway/table.h"
 #include "gateway/worker.h"
 
-enum { LISTEN_MAX = 32, DRAIN_DEFAULT_MS = 600000 };
+enum { LISTEN_MAX = 32, DRAIN_DEFAULT_MS = 600000, PEER_PLACES = 1 << 16 };
 
 struct adoption {
     _Atomic uint64_t epoch; /* the newest table that this worker has adopted */
@@ -59,13 +61,15 @@ struct gateway {
     pthread_mutex_t lock; /* for `table`; taken at a switch, never for a request */
     struct table *table;  /* counted; NULL before the first */
     struct adoption adopted[COUNTERS_WORKERS];
-    uint64_t acked;             /* newest epoch that the manager was told of */
-    atomic_uint running;        /* worker threads */
-    atomic_int wish;            /* enum gateway_wish */
-    uint64_t drain_deadline_ns; /* 0: not draining */
-    int news;                   /* eventfd: workers to main; owned */
-    int signals;                /* signalfd; owned */
-    int manager;                /* connection; owned; -1: nobody */
+    atomic_uint peers[PEER_PLACES]; /* connections by hash of the client's address */
+    uint64_t peer_seed;             /* so that nobody can choose whom to share a count with */
+    uint64_t acked;                 /* newest epoch that the manager was told of */
+    atomic_uint running;            /* worker threads */
+    atomic_int wish;                /* enum gateway_wish */
+    uint64_t drain_deadline_ns;     /* 0: not draining */
+    int news;                       /* eventfd: workers to main; owned */
+    int signals;                    /* signalfd; owned */
+    int manager;                    /* connection; owned; -1: nobody */
     struct control_reader reader;
 };
 
@@ -119,6 +123,29 @@ void gateway_worker_done(struct gateway *g)
 {
     atomic_fetch_sub(&g->running, 1);
     tell_main(g);
+}
+
+unsigned gateway_peer_enter(struct gateway *g, const struct sockaddr *peer, unsigned *place)
+{
+    const struct sockaddr_in *in = (const void *)peer;
+    const struct sockaddr_in6 *in6 = (const void *)peer;
+    uint64_t key = g->peer_seed;
+
+    if (peer->sa_family == AF_INET) {
+        key ^= in->sin_addr.s_addr;
+    } else if (peer->sa_family == AF_INET6) {
+        uint64_t net;
+        memcpy(&net, &in6->sin6_addr, sizeof(net));
+        key ^= net;
+    }
+    key *= UINT64_C(0x9e3779b97f4a7c15);
+    *place = (unsigned)(key >> 48) % PEER_PLACES;
+    return atomic_fetch_add_explicit(&g->peers[*place], 1, memory_order_relaxed) + 1;
+}
+
+void gateway_peer_leave(struct gateway *g, unsigned place)
+{
+    atomic_fetch_sub_explicit(&g->peers[place], 1, memory_order_relaxed);
 }
 
 /* --- the manager --------------------------------------------------------------- */
@@ -419,6 +446,8 @@ int gateway_main(int argc, char **argv)
     log_start("gateway", LOG_INFO);
     g->manager = -1;
     pthread_mutex_init(&g->lock, NULL);
+    if (getrandom(&g->peer_seed, sizeof(g->peer_seed), 0) < 0)
+        g->peer_seed = clock_ns();
     if (parse_arguments(g, argc, argv, &err) < 0) {
         fprintf(stderr, "segue gateway: %s\n", err.text);
         free(g);

@@ -33,3 +33,12 @@ void gateway_adopted(struct gateway *g, unsigned index, uint64_t epoch);
 
 /* A draining worker has no client left; its thread ends. */
 void gateway_worker_done(struct gateway *g);
+
+/*
+ * Connections of one client address (IPv6: of one /64), over all workers.  The count
+ * is kept by a hash of the address: two addresses may rarely share one.  `place` is
+ * for the way back.
+ */
+struct sockaddr;
+unsigned gateway_peer_enter(struct gateway *g, const struct sockaddr *peer, unsigned *place);
+void gateway_peer_leave(struct gateway *g, unsigned place);

@@ -62,11 +62,14 @@ enum upstream_state {
 struct pool {
     unsigned slot;
     uint64_t address_id;     /* of the engine that has the slot now */
+    uint64_t since_ns;       /* this worker's first look at that engine: slow start */
     struct list idle;        /* newest first */
     unsigned in_flight;      /* exchanges of this worker there */
-    unsigned failures;       /* in a row */
+    unsigned failures;       /* not reached, or died: in a row */
+    unsigned bad;            /* answers with status 500 and above: in a row */
     uint64_t avoid_until_ns; /* after failures: not chosen before, ... */
     uint64_t avoid_epoch;    /* ... unless there is a newer table than this */
+    struct exchange *trial;  /* borrowed; after failures one exchange goes first */
     struct replica_row *row; /* borrowed from the counters */
 };
 
@@ -155,6 +158,9 @@ struct exchange {
     const char *insert;            /* the body has no `model`: what stands before and ... */
     const char *insert_after;      /* ... behind the inserted value; "" otherwise */
     char name[TABLE_NAME_MAX + 1]; /* model as the client wrote it; "" if absent */
+    uint64_t sticky;               /* sticky_number(); 0: none */
+    bool stream;                   /* the client asked for a stream */
+    bool committed;                /* HELD for long: a head and `: waiting` went to the client */
     uint64_t hold_deadline_ns;     /* 0: has not waited yet */
     unsigned held_model;           /* HELD: index in view->held */
 
@@ -215,7 +221,10 @@ enum answer_progress answer_feed(struct exchange *x, char *p, size_t n, size_t *
 /* Ends an answer whose length the engine did not announce. -1: the client is gone. */
 int answer_end(struct exchange *x) MUST_CHECK;
 /* Tells an SSE client in the stream that its answer is not whole. */
-void answer_error_frame(struct exchange *x, const char *message);
+void answer_error_frame(struct exchange *x, const char *code, const char *message);
+/* To a client that waits for a stream: a head if none was sent, and a comment. -1:
+ * the client is gone. */
+int answer_heartbeat(struct exchange *x) MUST_CHECK;
 /* Whether an SSE answer has ended with its `data: [DONE]`. */
 bool answer_sse_done(const struct exchange *x);
 
@@ -267,11 +276,14 @@ struct client {
     bool cut;                  /* FLUSH: the answer is not whole; end visibly */
     bool close_delimited;      /* the answer's end is the connection's end */
     bool hangup;               /* the peer has shut its side; seen with unread bytes before it */
+    size_t counted;            /* bytes of `in` that worker->body_bytes has */
     bool feeding;              /* feed() is on the stack */
+    unsigned peer_place;       /* of gateway_peer_enter() */
     char ip[46];
 };
 
-void client_accept(struct worker *w, int fd, const struct sockaddr *peer);
+/* `place`: of gateway_peer_enter(); given back when the client is closed. */
+void client_accept(struct worker *w, int fd, const struct sockaddr *peer, unsigned place);
 void client_close(struct client *c);
 /* Closes so that the peer can tell that the answer is not whole. */
 void client_cut(struct client *c);
@@ -315,7 +327,9 @@ struct worker {
     struct pool *pools[COUNTERS_SLOTS]; /* owned; made at first use */
     struct list clients;
     unsigned nclients;
-    struct list held; /* in order of arrival */
+    unsigned nexchanges;
+    size_t body_bytes; /* of requests that are not whole, in all clients' `in` */
+    struct list held;  /* in order of arrival */
     struct timer hold_retry;
     uint64_t rng[2];
     int reserve_fd; /* given up for a moment when descriptors run out */

@@ -9,12 +9,16 @@
 
 #include "gateway/internal.h"
 
+enum { SLOW_START_MS = 10000 };
+
 const struct version_route *route_version(const struct model_route *m, uint64_t dice)
 {
     if (m->total_weight == 0)
         return NULL;
-    uint64_t at = dice % m->total_weight;
-    for (size_t i = 0; i < m->nversions; i++) {
+    /* The newest version has the line's beginning, so that more weight for it
+     * takes from the others and gives them nothing back. */
+    uint64_t at = (uint64_t)((unsigned __int128)dice * m->total_weight >> 64);
+    for (size_t i = m->nversions; i-- > 0;) {
         if (at < m->versions[i].weight)
             return &m->versions[i];
         at -= m->versions[i].weight;
@@ -30,16 +34,31 @@ static bool usable(struct worker *w, const struct version_route *v, size_t i, ui
     if (!r->ready || (tried >> i % 64 & 1))
         return false;
     struct pool *p = pool_of(w, r);
-    return p->avoid_until_ns <= w->loop.now_ns || p->avoid_epoch != w->view->table->epoch;
+    if (p->avoid_until_ns > w->loop.now_ns && p->avoid_epoch == w->view->table->epoch)
+        return false;
+    /* Half open: after failures one exchange goes ahead, the others wait for its luck. */
+    return p->failures == 0 || p->trial == NULL;
 }
 
-static uint64_t in_flight(const struct worker *w, const struct replica_route *r)
+/* A replica that has just come takes up its part of the load over SLOW_START_MS: its
+ * caches are cold.  In 1/1024 of its full part. */
+static uint64_t ramp(const struct worker *w, const struct pool *p)
+{
+    uint64_t age_ms = (w->loop.now_ns - p->since_ns) / 1000000;
+
+    if (age_ms >= SLOW_START_MS)
+        return 1024;
+    return 128 + 896 * age_ms / SLOW_START_MS;
+}
+
+/* Exchanges in flight there, over all workers; more for one that starts slowly. */
+static uint64_t load_of(struct worker *w, const struct replica_route *r)
 {
     uint64_t sum = 0;
 
     for (size_t i = 0; i < w->gateway_workers; i++)
         sum += replica_row_in_flight(&w->counters->replicas[r->slot][i]);
-    return sum;
+    return (sum + 1) * 1024 / ramp(w, pool_of(w, r));
 }
 
 const struct replica_route *route_replica(struct worker *w, const struct version_route *v,
@@ -56,10 +75,19 @@ const struct replica_route *route_replica(struct worker *w, const struct version
         if (!usable(w, v, at, tried))
             continue;
         seen++;
-        if (!best || in_flight(w, &v->replicas[at]) < in_flight(w, best))
+        if (!best || load_of(w, &v->replicas[at]) < load_of(w, best))
             best = &v->replicas[at];
     }
     return best;
+}
+
+bool route_other_usable(struct worker *w, const struct version_route *v,
+                        const struct replica_route *r)
+{
+    for (size_t i = 0; i < v->nreplicas; i++)
+        if (&v->replicas[i] != r && usable(w, v, i, 0))
+            return true;
+    return false;
 }
 
 bool route_any_ready(const struct version_route *v)

@@ -10,7 +10,11 @@ struct version_route;
 struct replica_route;
 struct worker;
 
-/* A version by weight; `dice` is any 64-bit number. NULL if no version has a share. */
+/*
+ * A version by weight; `dice` is a point on a line of 2^64, random or the number of
+ * a conversation.  The same point goes to the same version until that version's
+ * share shrinks.  NULL if no version has a share.
+ */
 const struct version_route *route_version(const struct model_route *m, uint64_t dice);
 
 /*
@@ -20,5 +24,9 @@ const struct version_route *route_version(const struct model_route *m, uint64_t 
  */
 const struct replica_route *route_replica(struct worker *w, const struct version_route *v,
                                           uint64_t tried);
+
+/* Whether a replica beside r could be chosen now. */
+bool route_other_usable(struct worker *w, const struct version_route *v,
+                        const struct replica_route *r);
 
 bool route_any_ready(const struct version_route *v);

@@ -51,6 +51,14 @@ static int number(json_t *object, const char *key, uint64_t *out, struct err *er
     return 0;
 }
 
+/* The same for a limit that an older manager does not send: then there is none. */
+static uint64_t limit(json_t *object, const char *key, uint64_t none)
+{
+    json_t *v = json_object_get(object, key);
+
+    return json_is_integer(v) && json_integer_value(v) > 0 ? (uint64_t)json_integer_value(v) : none;
+}
+
 static int millis(json_t *object, const char *key, uint64_t *out_ns, struct err *err)
 {
     if (number(object, key, out_ns, err) < 0)
@@ -69,7 +77,15 @@ static int parse_limits(struct table *t, json_t *root, struct err *err)
         number(l, "connections", &connections, err) < 0 ||
         number(l, "client_buffer_bytes", &buffer, err) < 0)
         return -1;
-    t->limits = (struct limits){head, body, (unsigned)connections, buffer};
+    t->limits = (struct limits){
+        .head_bytes = head,
+        .body_bytes = body,
+        .connections = (unsigned)connections,
+        .client_buffer_bytes = buffer,
+        .exchanges = (unsigned)limit(l, "exchanges", UINT32_MAX),
+        .client_connections = (unsigned)limit(l, "client_connections", UINT32_MAX),
+        .body_memory_bytes = limit(l, "body_memory_bytes", SIZE_MAX),
+    };
     if (millis(o, "head", &ns->head, err) < 0 || millis(o, "body", &ns->body, err) < 0 ||
         millis(o, "idle", &ns->idle, err) < 0 || millis(o, "send", &ns->send, err) < 0 ||
         millis(o, "connect", &ns->connect, err) < 0 ||
@@ -170,7 +186,7 @@ static int parse_version(struct model_route *m, struct version_route *v, json_t 
     return 0;
 }
 
-static int parse_model(struct model_route *m, json_t *j, struct err *err)
+static int parse_model(struct model_route *m, json_t *j, bool *split, struct err *err)
 {
     const char *name = text(j, "name", err);
     json_t *versions = json_object_get(j, "versions");
@@ -187,6 +203,8 @@ static int parse_model(struct model_route *m, json_t *j, struct err *err)
         m->nversions++;
         if (parse_version(m, &m->versions[i], json_array_get(versions, i), err) < 0)
             return -1;
+        for (size_t k = 0; k < i; k++)
+            *split |= m->versions[i].weight && m->versions[k].weight;
     }
     return 0;
 }
@@ -337,6 +355,7 @@ static void table_free(struct table *t)
     for (size_t i = 0; i < t->nnames; i++)
         free((char *)t->names[i].name.p);
     free(t->names);
+    free(t->sticky_header);
     free(t->models);
     free(t->models_json);
     free(t->names_text);
@@ -362,9 +381,11 @@ struct table *table_parse(struct span message, struct err *err)
     for (size_t i = 0; i < json_array_size(models); i++) {
         t->nmodels++;
         t->models[i].index = (unsigned)i;
-        if (parse_model(&t->models[i], json_array_get(models, i), err) < 0)
+        if (parse_model(&t->models[i], json_array_get(models, i), &t->split, err) < 0)
             goto out;
     }
+    const char *header = json_string_value(json_object_get(root, "sticky_header"));
+    t->sticky_header = str_dup(header ? header : "");
     index_names(t, models);
     write_texts(t, models);
     rc = 0;

@@ -58,6 +58,9 @@ struct limits {
     size_t head_bytes, body_bytes;
     unsigned connections;
     size_t client_buffer_bytes;
+    unsigned exchanges;          /* of all workers; more are answered 503 */
+    unsigned client_connections; /* of one client address, of all workers */
+    size_t body_memory_bytes;    /* bodies that are arriving, of all workers */
 };
 
 struct timeouts { /* nanoseconds */
@@ -69,7 +72,9 @@ struct name_entry;
 struct table {
     atomic_uint refs;
     uint64_t epoch;
-    unsigned nslots; /* highest slot of any replica + 1 */
+    unsigned nslots;     /* highest slot of any replica + 1 */
+    bool split;          /* some model shares its requests between versions */
+    char *sticky_header; /* "" if none: conversations are known by `user` and the like */
     struct limits limits;
     struct timeouts timeouts;
     struct model_route *models;

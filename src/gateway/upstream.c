@@ -44,14 +44,17 @@ struct pool *pool_of(struct worker *w, const struct replica_route *r)
         p = w->pools[r->slot] = NEW(struct pool);
         p->slot = r->slot;
         p->address_id = r->address_id;
+        p->since_ns = w->loop.now_ns;
         p->row = &w->counters->replicas[r->slot][w->index];
         list_init(&p->idle);
     } else if (p->address_id != r->address_id) {
         /* The slot has a new engine; busy connections to the old one end by themselves. */
         pool_close_idle(p);
         p->address_id = r->address_id;
-        p->failures = 0;
+        p->since_ns = w->loop.now_ns;
+        p->failures = p->bad = 0;
         p->avoid_until_ns = 0;
+        p->trial = NULL;
     }
     return p;
 }

@@ -8,7 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
@@ -91,19 +91,42 @@ static void shed_one(struct worker *w, int listen_fd)
     w->reserve_fd = reserve();
 }
 
-static void refuse(struct worker *w, int fd)
+/* Says no to a connection without reading from it. */
+static void refuse(struct worker *w, int fd, const char *setting)
 {
-    static const char full[] =
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
-        "Retry-After: 1\r\nConnection: close\r\nContent-Length: 140\r\n\r\n"
-        "{\"error\":{\"message\":\"too many connections are open (limits.connections)\","
-        "\"type\":\"server_error\",\"param\":null,\"code\":\"too_many_connections\"}}\n";
+    char text[512], body[256];
 
-    if (send(fd, full, sizeof(full) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+    int n = snprintf(body, sizeof(body),
+                     "{\"error\":{\"message\":\"too many connections are open (%s)\","
+                     "\"type\":\"server_error\",\"param\":null,"
+                     "\"code\":\"too_many_connections\"}}\n",
+                     setting);
+    n = snprintf(text, sizeof(text),
+                 "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+                 "Retry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+                 n, body);
+    if (send(fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
         log_debug("worker %u: a refused client was gone already", w->index);
     shutdown(fd, SHUT_WR);
     close(fd);
     counter_add(&w->row->refused, 1);
+}
+
+static void take(struct worker *w, int fd, const struct sockaddr *peer)
+{
+    const struct limits *limits = &w->view->table->limits;
+    unsigned place;
+
+    if (w->nclients >= limits->connections / w->gateway_workers) {
+        refuse(w, fd, "limits.connections");
+        return;
+    }
+    if (gateway_peer_enter(w->gateway, peer, &place) > limits->client_connections) {
+        gateway_peer_leave(w->gateway, place);
+        refuse(w, fd, "limits.client_connections");
+        return;
+    }
+    client_accept(w, fd, peer, place);
 }
 
 static void on_accept(struct watch *watch, uint32_t events)
@@ -119,10 +142,7 @@ static void on_accept(struct watch *watch, uint32_t events)
                 shed_one(w, watch->fd);
             return; /* EAGAIN: all taken; ECONNABORTED and the like: next round */
         }
-        if (w->nclients >= w->view->table->limits.connections / w->gateway_workers)
-            refuse(w, fd);
-        else
-            client_accept(w, fd, (struct sockaddr *)&peer);
+        take(w, fd, (struct sockaddr *)&peer);
     }
 }
 
