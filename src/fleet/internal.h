@@ -75,6 +75,7 @@ struct replica {
     enum probe_kind asking; /* ASKING: MODELS, then QUESTION */
     uv_timer_t timer;       /* next look, or next start */
     uint64_t look_ms;       /* STARTING: wait before the next look */
+    uint64_t look_ns;       /* when the last look began */
     uint64_t deadline_ns;   /* STARTING, ASKING: when it must be READY */
     uint64_t good_ns;       /* last good health check, or spawn */
     uint64_t ready_ns;      /* when it became READY in this life; 0: not yet */
@@ -109,8 +110,8 @@ void replica_discard(struct replica *r);
 void replica_move(struct replica *r, enum replica_state next);
 /* It runs but cannot be used: given up at a first start, else tried again later. */
 void replica_unfit(struct replica *r, const char *reason);
-/* DOWN, looked at (or started) again after so long. */
-void replica_go_down(struct replica *r, const char *reason, uint64_t look_after_ms);
+/* DOWN, looked at (or started) again after so long; negative: when its process has ended. */
+void replica_go_down(struct replica *r, const char *reason, int64_t look_after_ms);
 bool replica_managed(const struct replica *r); /* its process is ours */
 void replica_set_text(char **text, const char *to);
 

@@ -29,6 +29,15 @@ static void look_again(struct replica *r, uint64_t after_ms)
     uv_timer_start(&r->timer, replica_on_timer, after_ms, 0);
 }
 
+/* One interval after the last look began, so that an engine that is silent until
+ * the time is up is found out no later than one that refuses at once. */
+static void look_in_step(struct replica *r)
+{
+    uint64_t took_ms = (clock_ns() - r->look_ns) / 1000000, every_ms = r->fleet->times.look_ms;
+
+    look_again(r, took_ms < every_ms ? every_ms - took_ms : 0);
+}
+
 static void begin_asking(struct replica *r)
 {
     r->asking = adapter_of(&r->version)->lists_models ? PROBE_MODELS : PROBE_QUESTION;
@@ -74,7 +83,7 @@ static void on_look_starting(struct replica *r, bool good, const char *text)
     } else if (clock_ns() > r->deadline_ns) {
         missed_deadline(r, text);
     } else if (!replica_managed(r) && !r->first_start && ++r->misses >= LOOK_FALL) {
-        replica_go_down(r, text, r->fleet->times.look_ms);
+        replica_go_down(r, text, (int64_t)r->fleet->times.look_ms);
     } else {
         if (!replica_managed(r))
             r->look_ms = r->fleet->times.look_ms;
@@ -108,7 +117,7 @@ static void on_answer(struct replica *r, enum probe_verdict verdict, const char 
     } else if (clock_ns() > r->deadline_ns) {
         missed_deadline(r, text);
     } else if (!replica_managed(r) && !r->first_start && ++r->misses >= LOOK_FALL) {
-        replica_go_down(r, text, r->fleet->times.look_ms);
+        replica_go_down(r, text, (int64_t)r->fleet->times.look_ms);
     } else {
         look_again(r, r->fleet->times.again_ms);
     }
@@ -122,11 +131,11 @@ static void on_look_ready(struct replica *r, bool good, const char *text)
         char *why =
             str_fmt("%u health checks in a row were not answered well; last: %s", r->misses, text);
 
-        replica_go_down(r, why, r->fleet->times.look_ms);
+        replica_go_down(r, why, (int64_t)r->fleet->times.look_ms);
         free(why);
         return;
     }
-    look_again(r, r->fleet->times.look_ms);
+    look_in_step(r);
 }
 
 static void on_look_down(struct replica *r, bool good)
@@ -142,7 +151,7 @@ static void on_look_down(struct replica *r, bool good)
                  r->name, (int)child_pid(r->child), (unsigned long long)silent_ms);
         child_kill(r->child);
     } else {
-        look_again(r, r->fleet->times.look_ms);
+        look_in_step(r);
     }
 }
 
@@ -190,6 +199,7 @@ static void look(struct replica *r)
         .ready = &r->ready,
         .timeout_ms = timeout,
     };
+    r->look_ns = clock_ns();
     r->probe = probe_start(r->fleet->loop, kind, &target, on_probe, r);
 }
 

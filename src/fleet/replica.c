@@ -230,12 +230,13 @@ static void give_up(struct replica *r, const char *reason)
     replica_move(r, REPLICA_FAILED);
 }
 
-void replica_go_down(struct replica *r, const char *reason, uint64_t look_after_ms)
+void replica_go_down(struct replica *r, const char *reason, int64_t look_after_ms)
 {
     stop_looking(r);
     r->goods = 0;
     replica_set_text(&r->reason, reason);
-    uv_timer_start(&r->timer, replica_on_timer, look_after_ms, 0);
+    if (look_after_ms >= 0)
+        uv_timer_start(&r->timer, replica_on_timer, (uint64_t)look_after_ms, 0);
     if (r->state != REPLICA_DOWN)
         replica_move(r, REPLICA_DOWN);
 }
@@ -255,7 +256,7 @@ static void died(struct replica *r, const char *reason)
         give_up(r, text);
         free(text);
     } else {
-        replica_go_down(r, reason, wait);
+        replica_go_down(r, reason, (int64_t)wait);
     }
 }
 
@@ -269,23 +270,24 @@ void replica_unfit(struct replica *r, const char *reason)
     } else if (r->child) {
         /* Its end will be noticed in DOWN, and what comes then is died()'s to say. */
         child_end(r->child, r->fleet->times.grace_ms);
-        replica_go_down(r, reason, 0);
-        uv_timer_stop(&r->timer);
+        replica_go_down(r, reason, -1);
     } else {
         /* Somebody else's: asked again, less and less often. */
         if (!restart_death(&r->restart, clock_ns() / 1000000, ready_ms(r), dice(), &wait))
             wait = RESTART_MOST_MS;
         r->ready_ns = 0;
-        replica_go_down(r, reason, wait);
+        replica_go_down(r, reason, (int64_t)wait);
     }
 }
 
 /* How it ended, and what it said last. */
 static char *obituary(const struct replica *r, const struct child_exit *e, pid_t pid)
 {
-    char words[LAST_WORDS_MAX], how[160];
+    char words[LAST_WORDS_MAX] = "", how[160];
 
-    log_file_last_words(r->log_path, LAST_WORDS, words, sizeof(words));
+    /* Of an end that we asked for, nobody wants to know why. */
+    if (!e->asked)
+        log_file_last_words(r->log_path, LAST_WORDS, words, sizeof(words));
     if (!e->known)
         snprintf(how, sizeof(how),
                  "ended (an earlier manager's child: its exit status is unknown)");
@@ -298,7 +300,10 @@ static char *obituary(const struct replica *r, const struct child_exit *e, pid_t
         snprintf(how, sizeof(how), "ended with exit status %lld", (long long)e->status);
     return str_fmt("the engine (pid %d) %s after %llu.%03llu s%s%s", (int)pid, how,
                    (unsigned long long)e->life_ms / 1000, (unsigned long long)e->life_ms % 1000,
-                   words[0] ? "; its last words: " : "; it wrote nothing", words);
+                   words[0]   ? "; its last words: "
+                   : e->asked ? ""
+                              : "; it wrote nothing",
+                   words);
 }
 
 static void on_child_exit(const struct child_exit *e, void *arg)

@@ -476,6 +476,42 @@ static void test_folder_in_the_place_of_the_file_is_an_error(void **state)
     assert_int_equal(rmdir(t.file), 0);
 }
 
+/* --- groups --- */
+
+static void test_groups_are_whole_or_nothing(void **state)
+{
+    char *serving, *previous;
+    json_t *receipt = json_pack("{s:i}", "a", 1);
+    int64_t id, number;
+
+    OK(store_group_begin(t.store, &t.err));
+    OK(store_rollout_begin(t.store, "m", "v1", "v2", "deploy", &id, &t.err));
+    OK(store_rollout_step(t.store, id, "done", NULL,
+                          &t.err)); /* has a transaction of its own else */
+    OK(store_receipt_put(t.store, "m", receipt, &number, &t.err));
+    OK(store_route_put(t.store, "m", "v2", "v1", 3, &t.err));
+    OK(store_group_end(t.store, 0, &t.err));
+
+    OK(store_group_begin(t.store, &t.err));
+    OK(store_route_put(t.store, "m", "v3", "v2", 4, &t.err));
+    OK(store_receipt_put(t.store, "m", receipt, &number, &t.err));
+    assert_int_equal(store_rollout_step(t.store, 99, "starting", NULL, &t.err), -1);
+    assert_int_equal(store_group_end(t.store, -1, &t.err), -1);
+    json_decref(receipt);
+
+    store_checkpoint(t.store);
+    reopen();
+    assert_int_equal(store_route_get(t.store, "m", &serving, &previous, &t.err), 1);
+    assert_string_equal(serving, "v2");
+    assert_string_equal(previous, "v1");
+    free(serving);
+    free(previous);
+    receipt = store_receipt_get(t.store, NULL, 0, &t.err);
+    assert_int_equal(json_integer_value(json_object_get(receipt, "number")), 1);
+    json_decref(receipt);
+    OK(store_receipts_check(t.store, &t.err));
+}
+
 /* --- a full disk --- */
 
 static void test_full_disk_is_said_and_survived(void **state)
@@ -577,6 +613,7 @@ int main(void)
         WITH_STORE(test_rollouts),
         WITH_STORE(test_receipts),
         WITH_STORE(test_receipt_hash_is_plain_sha256),
+        WITH_STORE(test_groups_are_whole_or_nothing),
         WITH_STORE(test_full_disk_is_said_and_survived),
         cmocka_unit_test(test_spoilt_files_are_set_aside),
         cmocka_unit_test(test_no_folder_is_an_error),
