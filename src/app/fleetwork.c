@@ -222,14 +222,18 @@ static bool expected(const struct version *v)
                                 IN_STATE(DOWN)) > 0;
 }
 
-static struct route_replica *route_replicas(const struct version *v)
+/* Those that have an address: one that waits for its start has none yet. */
+static struct route_replica *route_replicas(const struct version *v, size_t *n)
 {
     struct route_replica *out = mem_zero((v->nmembers + 1) * sizeof(*out));
 
+    *n = 0;
     for (size_t i = 0; i < v->nmembers; i++) {
         const struct replica *r = v->members[i].replica;
 
-        out[i] = (struct route_replica){
+        if (!*replica_address(r))
+            continue;
+        out[(*n)++] = (struct route_replica){
             .slot = replica_slot(r),
             .address = replica_address(r),
             .prefix = replica_prefix(r),
@@ -251,9 +255,8 @@ static void route_model_fill(const struct manager *m, const struct model *model,
         versions[i] = (struct route_version){
             .name = v->spec.name,
             .weight = v == model->serving,
-            .replicas = route_replicas(v),
-            .nreplicas = v->nmembers,
         };
+        versions[i].replicas = route_replicas(v, &versions[i].nreplicas);
     }
     *out = (struct route_model){
         .config = model->config,
