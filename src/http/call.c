@@ -219,7 +219,7 @@ void http_call_cut(struct http_call *call)
     struct conn *c = call->conn;
 
     /* A body that ends with the connection looks whole after FIN. */
-    c->cut_hard = !call->chunked;
+    c->reset = !call->chunked;
     conn_answered(c, AFTER_CLOSE);
 }
 

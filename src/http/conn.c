@@ -71,14 +71,17 @@ void conn_close(struct conn *c)
 
     if (c->state == CONN_CLOSING)
         return;
+    /* What is not whole must not look whole, and a peer that does not read must
+     * not keep the kernel's memory: then a reset instead of FIN. */
+    if (conn_unsent(c) || (gone && call->started && !call->chunked && !call->bodiless))
+        c->reset = true;
     set_state(c, CONN_CLOSING);
     c->broken = true;
     c->call = NULL;
     list_remove(&c->dirty);
     list_remove(&c->link);
     c->server->nconns--;
-    if (!c->cut_hard || c->io.handle.type != UV_TCP ||
-        uv_tcp_close_reset(&c->io.tcp, on_closed) != 0)
+    if (!c->reset || c->io.handle.type != UV_TCP || uv_tcp_close_reset(&c->io.tcp, on_closed) != 0)
         uv_close(&c->io.handle, on_closed);
     uv_close((uv_handle_t *)&c->timer, on_closed);
     if (gone && call->on_gone)

@@ -93,7 +93,7 @@ struct conn {
     bool reading, writing;
     bool peer_ended; /* EOF was read */
     bool broken;     /* a write failed, or the client does not read */
-    bool cut_hard;   /* AFTER_CLOSE with a reset: FIN would look like a whole answer */
+    bool reset;      /* close with RST: FIN would look like a whole answer */
     int open_handles;
     size_t unsent_before;   /* FLUSH: unsent bytes when its timer was started */
     size_t scanned;         /* of in, for http_head_end() */

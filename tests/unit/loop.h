@@ -54,14 +54,22 @@ struct raw {
     int error;  /* errno of that error */
 };
 
-static inline struct raw raw_tcp(int port)
+/* receive_room: bytes that the kernel keeps for us unread; 0: its default. */
+static inline struct raw raw_tcp_room(int port, int receive_room)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     struct raw r = {.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
 
+    if (receive_room)
+        setsockopt(r.fd, SOL_SOCKET, SO_RCVBUF, &receive_room, sizeof(receive_room));
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     assert_int_equal(connect(r.fd, (struct sockaddr *)&at, sizeof(at)), 0);
     return r;
+}
+
+static inline struct raw raw_tcp(int port)
+{
+    return raw_tcp_room(port, 0);
 }
 
 static inline void raw_end(struct raw *r)

@@ -344,6 +344,22 @@ static void bad_answers(void **state)
     loop_until(&loop, r.done);
     assert_non_null(strstr(r.error, "interim answers"));
     close(fd);
+
+    /* A head without end. */
+    fetch(&r, &(struct http_fetch_options){address, "GET", "/"}, &collect);
+    loop_turn(&loop);
+    fd = accept(listener, NULL, NULL);
+    send(fd, "HTTP/1.1 200 OK\r\n", 17, MSG_NOSIGNAL);
+    for (int i = 0; i < 20; i++) {
+        char field[4096] = "A: ";
+        memset(field + 3, 'x', sizeof(field) - 5);
+        memcpy(field + sizeof(field) - 2, "\r\n", 2);
+        send(fd, field, sizeof(field), MSG_NOSIGNAL);
+        loop_turn(&loop);
+    }
+    loop_until(&loop, r.done);
+    assert_non_null(strstr(r.error, "head is larger than 65536 bytes"));
+    close(fd);
     close(listener);
 
     fetch(&r, &(struct http_fetch_options){address, "GET", "/"}, &collect);

@@ -200,6 +200,51 @@ static void head_requests_and_old_clients(void **state)
     world_end(w);
 }
 
+/* Header fields, parameters, and the kinds of errors. */
+static void what_a_call_says(void **state)
+{
+    static const struct {
+        int status;
+        const char *type;
+    } errors[] = {
+        {400, "invalid_request_error"}, {401, "authentication_error"}, {403, "permission_error"},
+        {404, "invalid_request_error"}, {409, "conflict_error"},       {429, "rate_limit_error"},
+        {500, "server_error"},          {503, "server_error"},
+    };
+    struct world *w = world_new(NULL, "127.0.0.1:0");
+    struct raw r = world_client(w);
+    char q[4], want[64];
+
+    for (size_t i = 0; i < COUNT_OF(errors); i++) {
+        buf_clear(&r.in);
+        raw_send(&r, "POST /hold?a&b=1234&b=x&c=%41 HTTP/1.1\r\nHost: h\r\n"
+                     "Content-Length: 2\r\nX-Two: 1\r\nx-two: 2\r\n\r\nhi");
+        loop_until(&w->loop, w->held);
+        struct http_call *call = w->held;
+        assert_span(http_call_header(call, "X-TWO"), "1");
+        assert_span(http_call_header(call, "x-three"), "");
+        assert_span(http_call_body(call), "hi");
+        assert_true(http_call_query(call, "a", q, sizeof(q)));
+        assert_string_equal(q, "");
+        assert_true(http_call_query(call, "c", q, sizeof(q)));
+        assert_string_equal(q, "A");
+        assert_false(http_call_query(call, "b", q, sizeof(q))); /* too long; the first counts */
+        assert_false(http_call_query(call, "d", q, sizeof(q)));
+        w->held = NULL;
+        http_call_error(call, errors[i].status, i % 2 ? "a_code" : NULL, "it \"%s\"", "broke");
+        loop_until(&w->loop, raw_has(&r, "}}\n"));
+        assert_true(raw_has(&r, "{\"error\":{\"message\":\"it \\\"broke\\\"\",\"type\":\""));
+        assert_true(raw_has(&r, errors[i].type));
+        snprintf(want, sizeof(want), "\"param\":null,\"code\":%s}}\n",
+                 i % 2 ? "\"a_code\"" : "null");
+        assert_true(raw_has(&r, want));
+        assert_int_equal(raw_has(&r, "Retry-After: 1\r\n"),
+                         errors[i].status == 429 || errors[i].status == 503);
+    }
+    raw_end(&r);
+    world_end(w);
+}
+
 static void streaming(void **state)
 {
     struct world *w = world_new(NULL, "127.0.0.1:0");
@@ -337,6 +382,92 @@ static void clients_that_do_not_read(void **state)
     loop_until(&w->loop, (raw_read(&late), buf_pending(&late.in) > 10 * sizeof(piece)) &&
                              memcmp(late.in.data + late.in.len - 5, "0\r\n\r\n", 5) == 0);
     raw_end(&late);
+    raw_end(&r);
+    world_end(w);
+}
+
+/* Answers that are larger than what the kernel takes at once. */
+static void large_answers(void **state)
+{
+    enum { BIG = 12 << 20 };
+    struct http_server_limits limits = {.idle_ms = 300};
+    struct world *w = world_new(&limits, "127.0.0.1:0");
+    char *big = calloc(1, BIG);
+
+    /* Read slowly, for longer than idle_ms, by one that has shut its own side. */
+    struct raw r = raw_tcp_room(http_server_port(w->server), 4096);
+    raw_send(&r, "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n");
+    loop_until(&w->loop, w->held);
+    http_call_reply(w->held, 200, NULL, NULL, span_of(big, BIG));
+    w->held = NULL;
+    shutdown(r.fd, SHUT_WR);
+    char room[65536];
+    size_t got = 0;
+    uint64_t end = clock_ns() + 500000000;
+    while (clock_ns() < end) {
+        ssize_t n = recv(r.fd, room, 8000, MSG_DONTWAIT);
+        got += n > 0 ? (size_t)n : 0;
+        loop_turn(&w->loop);
+    }
+    assert_true(got < BIG);
+    loop_until(&w->loop, raw_ended(&r));
+    assert_true(got + buf_pending(&r.in) > BIG);
+    assert_int_equal(r.error, 0);
+    raw_end(&r);
+
+    /* The next request of a connection waits until the answer has been taken. */
+    r = raw_tcp_room(http_server_port(w->server), 4096);
+    raw_send(&r,
+             "GET /hold HTTP/1.1\r\nHost: h\r\n\r\nGET /query?q=next HTTP/1.1\r\nHost: h\r\n\r\n");
+    loop_until(&w->loop, w->held);
+    int calls = w->calls;
+    http_call_reply(w->held, 200, NULL, NULL, span_of(big, BIG));
+    w->held = NULL;
+    for (int i = 0; i < 20; i++)
+        loop_turn(&w->loop);
+    assert_int_equal(w->calls, calls);
+    loop_until(&w->loop, (raw_read(&r), buf_pending(&r.in) > BIG) &&
+                             memcmp(r.in.data + r.in.len - 8, "\r\n\r\nnext", 8) == 0);
+    raw_end(&r);
+
+    /* One that never reads is closed. */
+    r = raw_tcp_room(http_server_port(w->server), 4096);
+    raw_send(&r, "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n");
+    loop_until(&w->loop, w->held);
+    http_call_reply(w->held, 200, NULL, NULL, span_of(big, BIG));
+    w->held = NULL;
+    struct pollfd p = {.fd = r.fd};
+    loop_until(&w->loop, poll(&p, 1, 0) == 1 && p.revents & (POLLERR | POLLHUP));
+    raw_end(&r);
+    free(big);
+    world_end(w);
+}
+
+/* Requests that come while a call runs are kept, but not without bound. */
+static void a_flood_behind_a_call(void **state)
+{
+    struct world *w = world_new(NULL, "127.0.0.1:0");
+    struct raw r = world_client(w);
+    static const char one[] = "GET /query?q=x HTTP/1.1\r\nHost: h\r\n\r\n";
+    size_t sent = 0, done = 0, stuck = 0;
+
+    raw_send(&r, "GET /hold HTTP/1.1\r\nHost: h\r\n\r\n");
+    loop_until(&w->loop, w->held);
+    while (stuck < 50) {
+        ssize_t n = send(r.fd, one + done, sizeof(one) - 1 - done, MSG_DONTWAIT | MSG_NOSIGNAL);
+        stuck = n > 0 ? 0 : stuck + 1;
+        done += n > 0 ? (size_t)n : 0;
+        if (done == sizeof(one) - 1)
+            done = 0, sent++;
+        if (stuck || sent % 1000 == 0)
+            loop_turn(&w->loop);
+    }
+    assert_int_equal(w->calls, 1);
+    http_call_reply(w->held, 200, NULL, NULL, SPAN_LIT("x"));
+    w->held = NULL;
+    shutdown(r.fd, SHUT_WR);
+    loop_until(&w->loop, raw_ended(&r));
+    assert_int_equal(w->calls, (int)sent + 1);
     raw_end(&r);
     world_end(w);
 }
@@ -520,6 +651,9 @@ int main(void)
         cmocka_unit_test(streaming),
         cmocka_unit_test(clients_that_leave),
         cmocka_unit_test(clients_that_do_not_read),
+        cmocka_unit_test(large_answers),
+        cmocka_unit_test(a_flood_behind_a_call),
+        cmocka_unit_test(what_a_call_says),
         cmocka_unit_test(limits_and_refusals),
         cmocka_unit_test(time_limits),
         cmocka_unit_test(drain_and_close),
