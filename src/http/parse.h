@@ -17,6 +17,7 @@ enum { HTTP_FIELDS_MAX = 100 };
 
 /* Fields that somebody here acts on.  HOP: hop-by-hop, never forwarded
  * (RFC 9110 section 7.6.1).      id                   name                     hop */
+// clang-format off
 #define HTTP_FIELDS(X)                                   \
     X(HOST,                "host",                0)     \
     X(CONNECTION,          "connection",          1)     \
@@ -42,13 +43,14 @@ enum { HTTP_FIELDS_MAX = 100 };
     X(FORWARDED,           "forwarded",           0)     \
     X(X_SEGUE_VERSION,     "x-segue-version",     0)     \
     X(X_ACCEL_BUFFERING,   "x-accel-buffering",   0)
+// clang-format on
 
 enum http_field_id {
     HTTP_FIELD_OTHER,
 #define X(id, name, hop) HTTP_FIELD_##id,
     HTTP_FIELDS(X)
 #undef X
-    HTTP_NFIELD_IDS
+        HTTP_NFIELD_IDS
 };
 
 struct http_field {
@@ -76,6 +78,7 @@ enum http_framing {
 
 /* Why a head was refused.  id, HTTP status for a request, sentence. An answer
  * from an engine that is refused is always 502 to the client. */
+// clang-format off
 #define HTTP_FAULTS(X)                                                                          \
     X(NONE,              200, "no fault")                                                       \
     X(HEAD_TOO_LARGE,    431, "the request head is larger than the limit")                      \
@@ -99,6 +102,7 @@ enum http_framing {
     X(BAD_STATUS,        502, "the status line is not valid")                                   \
     X(BAD_CHUNK,         400, "a chunk is not framed as RFC 9112 section 7.1 says")             \
     X(BAD_TRAILER,       400, "the trailer section is not valid or too large")
+// clang-format on
 
 enum http_fault {
 #define X(id, status, text) HTTP_FAULT_##id,
@@ -150,7 +154,8 @@ size_t http_head_end(const char *p, size_t n, size_t *scanned);
 size_t http_skip_empty_lines(const char *p, size_t n);
 
 /* Parses a whole head of n bytes, as measured by http_head_end(). */
-enum http_fault http_parse_request(struct http_request_head *head, const char *p, size_t n) MUST_CHECK;
+enum http_fault http_parse_request(struct http_request_head *head, const char *p,
+                                   size_t n) MUST_CHECK;
 
 /* The same for an answer.  `head_only`: the request was HEAD; then, and for
  * 1xx, 204 and 304, framing is HTTP_BODY_NONE. 101 is refused. */

@@ -62,7 +62,8 @@ size_t http_server_calls(const struct http_server *s);
 /* Bytes of answers, over all connections, that the sockets have not taken. */
 size_t http_server_unsent(const struct http_server *s);
 
-/* Closes everything (calls get on_gone, before this returns); frees itself when libuv has let go. */
+/* Closes everything (calls get on_gone before this returns); frees itself when
+ * libuv has let go. */
 void http_server_close(struct http_server *s);
 
 const struct http_request_head *http_call_head(const struct http_call *call);

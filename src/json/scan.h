@@ -12,6 +12,7 @@
 
 enum { JSON_DEPTH_MAX = 256 };
 
+// clang-format off
 #define JSON_FAULTS(X)                                                          \
     X(NONE,        "no fault")                                                  \
     X(EMPTY,       "the body is empty; a JSON object is needed")                \
@@ -20,6 +21,7 @@ enum { JSON_DEPTH_MAX = 256 };
     X(UTF8,        "the body is not valid UTF-8")                               \
     X(DEEP,        "the body is nested more than 256 levels deep")              \
     X(DUPLICATE,   "a member that decides the route stands twice")
+// clang-format on
 
 enum json_fault {
 #define X(id, text) JSON_##id,
@@ -29,7 +31,16 @@ enum json_fault {
 
 const char *json_fault_text(enum json_fault fault);
 
-enum json_kind { JSON_ABSENT, JSON_STRING, JSON_NUMBER, JSON_TRUE, JSON_FALSE, JSON_NULL, JSON_OBJECT, JSON_ARRAY };
+enum json_kind {
+    JSON_ABSENT,
+    JSON_STRING,
+    JSON_NUMBER,
+    JSON_TRUE,
+    JSON_FALSE,
+    JSON_NULL,
+    JSON_OBJECT,
+    JSON_ARRAY
+};
 
 /* One member that is looked for. */
 struct json_member {
