@@ -152,7 +152,6 @@ class Segue:
 listen: 127.0.0.1:{port}
 workers: 2
 state: {folder}
-engine_program: {program(build, "segue-engine")}
 models:
   {MODEL}:
     serve: v1
@@ -594,8 +593,8 @@ def show(args, screen, folder):
         for failure in load["failures"]:
             screen.line(screen.ink("red", f"  {failure}"))
         if not args.once:
-            say_what_to_try(screen, demo.segue)
             with contextlib.suppress(KeyboardInterrupt):
+                say_what_to_try(screen, demo.segue)
                 stay(demo.segue)
             screen.line()
     finally:
