@@ -177,6 +177,7 @@ class Proxy:
 
     name = ""
     checks_version = False
+    last_answer = "none"
 
     def __init__(self, build, folder, upstreams, cores, workers, streaming=False):
         self.build, self.upstreams, self.workers = build, upstreams, workers
@@ -189,13 +190,19 @@ class Proxy:
             wait_for(f"{self.name} on port {self.port}", self.ready)
         except SystemExit as failed:
             self.program.stop()
-            raise SystemExit(f"{failed}\n{self.program.last_words()}") from None
+            raise SystemExit(f"{failed}\nlast answer: {self.last_answer}\n"
+                             f"{self.program.last_words()}") from None
 
     def ready(self):
+        if self.program.process.poll() is not None:
+            raise SystemExit(f"bench: {self.name} has ended")
         try:
             body = {"model": "hy-mt", "messages": [{"role": "user", "content": "hi"}]}
-            return post(self.port, body)[0] == 200
-        except OSError:
+            status, text = post(self.port, body)
+            self.last_answer = f"{status}: {text[:300]!r}"
+            return status == 200
+        except (OSError, http.client.HTTPException) as error:
+            self.last_answer = repr(error)
             return False
 
     def stop(self):
