@@ -37,9 +37,9 @@ enum manager_state {
 struct check_job {
     uv_work_t work;
     struct manager *manager; /* borrowed */
-    char *model;             /* owned */
-    int64_t rollout;
-    char *path; /* owned */
+    char *model, *version;   /* owned */
+    int64_t rollout;         /* 0: only to know its sha256 */
+    char *path;              /* owned */
     atomic_bool stop;
     struct fingerprint result;
     int failed; /* -1: err says why */
@@ -70,10 +70,10 @@ struct manager {
     bool end_engines;     /* when stopping */
     int signals;          /* how many asked us to stop */
     int exit_code;
-    uv_timer_t soon;      /* fires once, in the next round of the loop: manager_settle() */
-    uv_timer_t tick;      /* while an update is under way or a version is retiring */
-    uv_timer_t rest;      /* fires when no update was under way for a while */
-    uv_timer_t again;     /* when something that could not be started is tried again */
+    uv_timer_t soon;  /* fires once, in the next round of the loop: manager_settle() */
+    uv_timer_t tick;  /* while an update is under way or a version is retiring */
+    uv_timer_t rest;  /* fires when no update was under way for a while */
+    uv_timer_t again; /* when something that could not be started is tried again */
     uv_signal_t on_term, on_int, on_hup;
     struct list ended;  /* of struct ended: rollouts whose receipt is to be written */
     struct list checks; /* of struct check_job */
@@ -120,6 +120,8 @@ void owner_finish(struct manager *m);
 void owner_acked(struct manager *m, const struct gateway_ack *ack);
 /* The manager stops: nobody waits any longer. */
 void owner_abandon(struct manager *m);
+/* Reads, one after the other, the files whose sha256 is not known yet. */
+void owner_read_files(struct manager *m);
 /* The number that the receipt of the update under way will have; 0: not certain yet. */
 int64_t owner_next_receipt(const struct manager *m);
 struct rollout_limits owner_limits(const struct model *model);

@@ -75,6 +75,7 @@ static void say_ready(struct manager *m)
     printf(" (admin %s)\n", m->config->admin_socket);
     fflush(stdout);
     json_decref(gateway);
+    owner_read_files(m);
 }
 
 /* The store's log is moved into its database when nobody waits for us. */
@@ -437,17 +438,12 @@ static int start_gateway(struct manager *m, struct err *err)
  * mistake in it. */
 static int something_starts(const struct manager *m, struct err *err)
 {
-    const struct version *bad = NULL;
-
-    for (size_t i = 0; i < m->nmodels; i++) {
+    for (size_t i = 0; i < m->nmodels; i++)
         if (m->models[i]->serving->nmembers)
             return 0;
-        bad = m->models[i]->serving;
-    }
     if (m->gateway_adopted)
         return 0;
-    return err_set(err, 500, "%s@%s cannot be started: %s", bad->model->config->name,
-                   bad->spec.name, version_reason(bad));
+    return err_set(err, 500, "no version that should serve can be started; ending");
 }
 
 static void make_handles(struct manager *m)

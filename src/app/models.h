@@ -38,6 +38,7 @@ struct version {
     bool fresh;                 /* the running deploy added it: forgotten if that fails */
     bool doomed;                /* to be forgotten when its replicas are gone */
     bool checked;               /* `file` is known */
+    bool looked_at;             /* it was tried to read the file only to know it */
     struct fingerprint file;
     struct fingerprint
         other;              /* the file that is there instead, if it was looked at; size 0: none */

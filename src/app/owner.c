@@ -151,36 +151,68 @@ static const char *check_verdict(struct check_job *job, struct version *v)
     return NULL;
 }
 
+static void check_free(struct check_job *job)
+{
+    list_remove(&job->link);
+    free(job->model);
+    free(job->version);
+    free(job->path);
+    free(job);
+}
+
 static void check_done(uv_work_t *work, int status)
 {
     struct check_job *job = work->data;
     struct manager *m = job->manager;
     struct model *model = manager_model(m, job->model);
-    struct version *v = model_target(model);
+    struct version *v = model_version(model, job->version);
 
-    list_remove(&job->link);
-    if (v && model->rollout && rollout_id(model->rollout) == job->rollout)
+    if (v && job->rollout && model->rollout && rollout_id(model->rollout) == job->rollout) {
         rollout_checked(model->rollout, check_verdict(job, v));
-    free(job->model);
-    free(job->path);
-    free(job);
-    if (m->state == MANAGER_RUNNING)
+    } else if (v && !job->rollout && !v->checked && !job->failed) {
+        v->file = job->result;
+        v->checked = true;
+    }
+    check_free(job);
+    if (m->state == MANAGER_RUNNING) {
+        owner_read_files(m);
         manager_soon(m);
+    }
+}
+
+static void check_start(struct manager *m, const struct version *v, int64_t rollout)
+{
+    struct check_job *job = NEW(struct check_job);
+
+    job->manager = m;
+    job->work.data = job;
+    job->model = str_dup(v->model->config->name);
+    job->version = str_dup(v->spec.name);
+    job->rollout = rollout;
+    job->path = str_dup(v->spec.path);
+    list_append(&m->checks, &job->link);
+    ALWAYS(uv_queue_work(&m->loop, &job->work, check_run, check_done) == 0);
 }
 
 static int on_check(struct rollout *r, void *arg, struct err *err)
 {
     struct manager *m = arg;
-    struct check_job *job = NEW(struct check_job);
 
-    job->manager = m;
-    job->work.data = job;
-    job->model = str_dup(rollout_model(r));
-    job->rollout = rollout_id(r);
-    job->path = str_dup(model_target(model_of(m, r))->spec.path);
-    list_append(&m->checks, &job->link);
-    ALWAYS(uv_queue_work(&m->loop, &job->work, check_run, check_done) == 0);
+    check_start(m, model_target(model_of(m, r)), rollout_id(r));
     return 0;
+}
+
+void owner_read_files(struct manager *m)
+{
+    for (size_t i = 0; i < m->nmodels && list_empty(&m->checks); i++)
+        for (size_t k = 0; k < m->models[i]->nversions && list_empty(&m->checks); k++) {
+            struct version *v = m->models[i]->versions[k];
+
+            if (v->looked_at || v->checked || !v->spec.path || v->fresh)
+                continue;
+            v->looked_at = true;
+            check_start(m, v, 0);
+        }
 }
 
 /* --- ops: replicas and routes ------------------------------------------------------------- */
