@@ -252,7 +252,7 @@ static void time_limits(void **state)
     loop_until(&w.loop, r.done);
     assert_non_null(strstr(r.error, "no whole answer after 30 ms"));
     w.held = NULL;
-    fetch(&r, &(struct http_fetch_options){w.address, "GET", "/hold", .silence_ms = 200}, &follow);
+    fetch(&r, &(struct http_fetch_options){w.address, "GET", "/hold", .silence_ms = 500}, &follow);
     loop_until(&w.loop, w.held);
     http_call_start(w.held, 200, NULL, NULL);
     for (int i = 1; i <= 3; i++) {
@@ -260,7 +260,7 @@ static void time_limits(void **state)
         loop_until(&w.loop, r.pieces == i);
     }
     loop_until(&w.loop, r.done);
-    assert_non_null(strstr(r.error, "nothing came for 200 ms"));
+    assert_non_null(strstr(r.error, "nothing came for 500 ms"));
     result_clear(&r);
     world_end(&w);
 }
