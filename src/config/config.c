@@ -165,6 +165,24 @@ static int read_file(const char *file, struct buf *out)
     return n < 0 ? -1 : 0;
 }
 
+/* segue-engine in the folder of our own executable, or NULL: then it is looked
+ * up on PATH. */
+static char *engine_beside_us(void)
+{
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+    if (n <= 0)
+        return NULL;
+    self[n] = '\0';
+    char *slash = strrchr(self, '/');
+    char *program = str_fmt("%.*s/segue-engine", (int)(slash - self), self);
+    if (access(program, X_OK) == 0)
+        return program;
+    free(program);
+    return NULL;
+}
+
 struct config *config_load(const char *file, struct buf *diagnostics)
 {
     struct buf text = {0};
@@ -181,8 +199,11 @@ struct config *config_load(const char *file, struct buf *diagnostics)
         c = config_parse(buf_span(&text), file, folder, diagnostics);
         free(folder);
     }
-    if (c)
+    if (c) {
         c->file = str_dup(absolute);
+        if (!c->engine_program)
+            c->engine_program = engine_beside_us();
+    }
     free(absolute);
     buf_fini(&text);
     return c;

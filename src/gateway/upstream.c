@@ -177,7 +177,8 @@ static ssize_t send_pieces(struct worker *w, int fd, struct iovec *pieces, int n
     if (total <= FLAT_BYTES) {
         char *p = w->flat;
         for (int i = 0; i < n; i++) {
-            memcpy(p, pieces[i].iov_base, pieces[i].iov_len);
+            if (pieces[i].iov_len)
+                memcpy(p, pieces[i].iov_base, pieces[i].iov_len);
             p += pieces[i].iov_len;
         }
         return send(fd, w->flat, total, MSG_NOSIGNAL);
