@@ -34,7 +34,7 @@ MODES = {
     "empty": "completions: 200, the text is empty",
     "repeat": "completions: 200, the text is '!!!!!!!!'",
     "not-json": "completions: 200, the body is an HTML page that calls itself JSON",
-    "half-json": "completions: 200, the JSON ends in the middle (framing is right)",
+    "half-json": "completions: 200, the JSON ends in the middle, framing is right (plain answers)",
     "hang": "reads the request and never answers",
     "die-before": "the process exits before the first byte of the answer",
     "die-head": "the process exits in the middle of the answer's head",
@@ -56,10 +56,10 @@ MODES = {
     "many-fields": "a good answer with 10000 header fields",
     "slow-head": "a good answer whose head comes at half a second a byte",
     "cl-te": "Content-Length and Transfer-Encoding together",
-    "two-cl": "two different Content-Length fields",
-    "bad-chunk": "a chunk size that is no number, after --after tokens",
+    "two-cl": "two different Content-Length fields (plain answers)",
+    "bad-chunk": "a chunk size that is no number; in a stream after --after tokens",
     "extra": "a good answer with a second answer behind it",
-    "short": "Content-Length promises 100 bytes more than come",
+    "short": "Content-Length promises 100 bytes more than come, then FIN (always a plain answer)",
     "close": "a body without length, ended by the end of the connection",
     "json-for-stream": "answers plainly although a stream was asked for",
     "early": "answers 429 before it reads the request's body",
@@ -96,7 +96,11 @@ def parse(argv):
 
 
 class Cut(Exception):
-    """The connection is over."""
+    """The connection is over, by our will."""
+
+
+class Gone(Cut):
+    """The client has left."""
 
 
 class Engine:
@@ -243,7 +247,7 @@ class Connection:
         until = time.monotonic() + seconds
         while True:
             if self.gone():
-                raise Cut
+                raise Gone
             left = until - time.monotonic()
             if left <= 0:
                 return
@@ -297,9 +301,8 @@ class Connection:
         try:
             self.answer(mode, raw, chat)
             self.e.count("finished")
-        except (Cut, OSError):
-            if mode == "ok":
-                self.e.count("gone")
+        except (Gone, OSError):
+            self.e.count("gone")
             raise
         finally:
             self.e.count("active", -1)
@@ -475,7 +478,7 @@ class Connection:
             if self.o.delay:
                 self.wait(self.o.delay)
             elif self.gone():
-                raise Cut
+                raise Gone
             put("data: " + json.dumps(self.shape(chat, request, word, None, True),
                                       ensure_ascii=False) + "\n\n")
         if len(words) <= self.o.after:

@@ -94,6 +94,22 @@ static void test_two_misses_are_nothing(void **state)
     history_is("");
 }
 
+/* The manager was stopped, not the engine: everything is due at once when it goes on. */
+static void test_our_own_pause_is_nobodys_fault(void **state)
+{
+    struct replica *r = add(FAKE((char *)"--answer", (char *)"hi"), false);
+    until(r, REPLICA_READY);
+    buf_clear(&t.history);
+
+    for (int i = 0; i < 3; i++) {
+        loop_until(&t.loop, r->probe); /* in the middle of a look, too */
+        poll(NULL, 0, 5 * (int)t.fleet->times.look_ms);
+        uint64_t resumed = clock_ns();
+        loop_until(&t.loop, r->good_ns > resumed && !r->probe);
+    }
+    history_is("");
+}
+
 static void test_garbage_after_health_came_back_is_not_ready(void **state)
 {
     struct replica *r = add(FAKE((char *)"--answer", (char *)"hi"), false);
@@ -119,6 +135,7 @@ int main(void)
         TEST(test_stopped_engine_goes_down_and_comes_back),
         TEST(test_silent_engine_is_killed),
         TEST(test_two_misses_are_nothing),
+        TEST(test_our_own_pause_is_nobodys_fault),
         TEST(test_garbage_after_health_came_back_is_not_ready),
     };
 
