@@ -17,6 +17,14 @@
 
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "base/utf8.h"
+
+/*
+ * libllama splits a text into words with std::regex, which calls itself for each
+ * character of a word: fifty thousand letters in a row overflow the stack and end the
+ * process.  So a long text is handed over in pieces.
+ */
+enum { PIECE_BYTES = 4096 };
 
 /* Two private-use characters around a number. */
 #define MARK_FORMAT "\xee\x80\x81%zu\xee\x80\x82"
@@ -42,11 +50,53 @@ void prompt_add_token(struct prompt *p, llama_token t)
     p->tokens[p->n++] = t;
 }
 
-int prompt_add_text(struct prompt *p, const struct model *m, struct span text, bool special,
-                    bool begin, struct err *err)
+/* A letter of the Latin alphabet, or (U+4000 to U+9FFF) of Chinese and Japanese. */
+static bool letter_at(const char *p)
 {
-    if (text.n > INT32_MAX / 2)
-        return err_set(err, 400, "the prompt is too long");
+    unsigned char c = (unsigned char)*p;
+
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= 0xe4 && c <= 0xe9);
+}
+
+static bool letter_before(const char *p)
+{
+    const char *begin = (unsigned char)p[-1] < 0x80 ? p - 1 : p - 3;
+
+    return letter_at(begin) && ((unsigned char)*begin < 0x80) == (begin == p - 1);
+}
+
+/* Length of the character here that stands between words, or 0. */
+static size_t separator(const char *p)
+{
+    static const char *const marks[] = {" ", "\n", "。", "，", "！", "？", "；", "：", "、"};
+
+    for (size_t i = 0; i < COUNT_OF(marks); i++)
+        if (strncmp(p, marks[i], strlen(marks[i])) == 0)
+            return strlen(marks[i]);
+    return 0;
+}
+
+/*
+ * How many bytes of a long text are tokenized by themselves: up to a separator with a
+ * letter on either side, where every pre-tokenizer cuts too (a separator may belong to
+ * the word after it, never to the one before).  A text of thousands of letters without
+ * one is cut anyway.
+ */
+static size_t piece_length(const struct model *m, struct span text)
+{
+    if (text.n <= PIECE_BYTES || llama_vocab_type(m->vocab) != LLAMA_VOCAB_TYPE_BPE)
+        return text.n;
+    for (size_t n = PIECE_BYTES - 8; n > 3; n--) {
+        size_t mark = separator(text.p + n);
+        if (mark && letter_before(text.p + n) && letter_at(text.p + n + mark))
+            return n;
+    }
+    return utf8_whole(text.p, PIECE_BYTES);
+}
+
+static int add_piece(struct prompt *p, const struct model *m, struct span text, bool special,
+                     bool begin, struct err *err)
+{
     make_room(p, text.n / 2 + 8);
     for (;;) {
         int32_t n = llama_tokenize(m->vocab, text.n ? text.p : "", (int32_t)text.n,
@@ -59,6 +109,19 @@ int prompt_add_text(struct prompt *p, const struct model *m, struct span text, b
             return err_set(err, 400, "the prompt is too long");
         make_room(p, (size_t)-n);
     }
+}
+
+int prompt_add_text(struct prompt *p, const struct model *m, struct span text, bool special,
+                    bool begin, struct err *err)
+{
+    do {
+        size_t n = piece_length(m, text);
+        if (add_piece(p, m, span_of(text.p, n), special, begin, err))
+            return -1;
+        text = span_of(text.p + n, text.n - n);
+        begin = false;
+    } while (text.n);
+    return 0;
 }
 
 static int add_frame(struct prompt *p, const struct model *m, const struct message *messages,

@@ -389,17 +389,18 @@ static int read_bias(struct reading *r, struct request *q)
 
 /* --- prompts --------------------------------------------------------------- */
 
-/* Refuses a text that cannot fit, before time is spent on it. */
-static int check_text(struct reading *r, const struct model *m, int32_t context, size_t bytes,
-                      const char *field)
+/* Bytes of a text that can fit; more is refused before time is spent on it. */
+static size_t most_bytes(const struct model *m, int32_t context)
 {
-    size_t most = (size_t)context * (size_t)m->longest_piece;
+    return (size_t)context * (size_t)m->longest_piece;
+}
 
+static int check_text(struct reading *r, size_t bytes, size_t most, const char *field)
+{
     if (bytes <= most)
         return 0;
-    return wrong(r, field,
-                 "has %zu bytes; a context of %d tokens (--ctx-size) cannot hold more than %zu",
-                 bytes, context, most);
+    return wrong(r, field, "has %zu bytes; it cannot have more than %zu here (--ctx-size)", bytes,
+                 most);
 }
 
 static int check_room(struct reading *r, const struct prompt *p, int32_t context, const char *field)
@@ -437,7 +438,7 @@ static int read_prompt(struct reading *r, const struct model *m, int32_t context
             return -1;
     } else if (json_is_string(v)) {
         struct span text = span_of(json_string_value(v), json_string_length(v));
-        if (check_text(r, m, context, text.n, "prompt"))
+        if (check_text(r, text.n, most_bytes(m, context), "prompt"))
             return -1;
         if (prompt_add_text(out, m, text, r->special, r->begin, r->err))
             return wrong(r, "prompt", "is too long");
@@ -466,8 +467,7 @@ static int read_prompts(struct reading *r, struct request *q, int32_t context)
     return 0;
 }
 
-static int frame_messages(struct reading *r, const struct model *m, int32_t context,
-                          struct prompt *out)
+static int frame_messages(struct reading *r, const struct model *m, size_t most, struct prompt *out)
 {
     struct messages list;
     size_t bytes = 0;
@@ -476,7 +476,7 @@ static int frame_messages(struct reading *r, const struct model *m, int32_t cont
         return -1;
     for (size_t i = 0; i < list.n; i++)
         bytes += list.m[i].text.n;
-    int rc = check_text(r, m, context, bytes, "messages");
+    int rc = check_text(r, bytes, most, "messages");
     if (rc == 0 && r->open_end && list.m[list.n - 1].role != ROLE_ASSISTANT)
         rc = wrong(r, "continue_final_message", "needs a last message with the role \"assistant\"");
     if (rc == 0 && r->open_end && json_object_get(r->body, "add_generation_prompt") && r->answer)
@@ -490,7 +490,7 @@ static int frame_messages(struct reading *r, const struct model *m, int32_t cont
 static int read_chat(struct reading *r, struct request *q, int32_t context)
 {
     q->nprompts = 1;
-    if (frame_messages(r, q->model, context, &q->prompts[0]))
+    if (frame_messages(r, q->model, most_bytes(q->model, context), &q->prompts[0]))
         return -1;
     return check_room(r, &q->prompts[0], context, "messages");
 }
@@ -615,11 +615,14 @@ int request_tokenize(json_t *body, const struct model *model, struct prompt *out
     if (read_flags(&r))
         return -1;
     if (json_object_get(body, "messages"))
-        return frame_messages(&r, model, INT32_MAX, out);
+        return frame_messages(&r, model, TOKENIZE_BYTES_MAX, out);
     if (!text)
         text = json_object_get(body, "prompt");
     if (!json_is_string(text))
         return wrong(&r, "content", "must be a string (or give prompt, or messages)");
+    if (json_string_length(text) > TOKENIZE_BYTES_MAX)
+        return wrong(&r, "content", "has %zu bytes; at most %d are taken", json_string_length(text),
+                     TOKENIZE_BYTES_MAX);
     return prompt_add_text(out, model, span_of(json_string_value(text), json_string_length(text)),
                            r.special, r.begin, err);
 }

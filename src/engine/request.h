@@ -16,7 +16,13 @@
 #include "engine/sampler.h"
 #include "engine/tail.h"
 
-enum { PROMPTS_MAX = 32, CHOICES_MAX = 64, STOP_TOKENS_MAX = 16, FIELD_MAX = 48 };
+enum {
+    PROMPTS_MAX = 32,
+    CHOICES_MAX = 64,
+    STOP_TOKENS_MAX = 16,
+    FIELD_MAX = 48,
+    TOKENIZE_BYTES_MAX = 256 << 10 /* the HTTP thread does it: nobody may keep it for long */
+};
 
 enum request_kind { REQUEST_COMPLETION, REQUEST_CHAT };
 
