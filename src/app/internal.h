@@ -88,6 +88,8 @@ struct ended {
 struct model *manager_model(const struct manager *m, const char *name); /* or NULL */
 /* Something changed: everything is looked at once, in the next round of the loop. */
 void manager_soon(struct manager *m);
+/* The same, when answers that were given are on their way. */
+void manager_after_answers(struct manager *m);
 /* The same, later; an earlier wish stays. */
 void manager_again(struct manager *m, uint64_t after_ms);
 

@@ -110,6 +110,13 @@ void manager_soon(struct manager *m)
         uv_timer_start(&m->soon, on_soon, 0, 0);
 }
 
+void manager_after_answers(struct manager *m)
+{
+    /* libuv runs timers that are due before it lets answers out. */
+    if (m->state == MANAGER_RUNNING && !uv_is_active((uv_handle_t *)&m->soon))
+        uv_timer_start(&m->soon, on_soon, 1, 0);
+}
+
 void manager_again(struct manager *m, uint64_t after_ms)
 {
     if (m->state <= MANAGER_RUNNING && !uv_is_active((uv_handle_t *)&m->again))

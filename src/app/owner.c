@@ -369,7 +369,7 @@ void owner_acked(struct manager *m, const struct gateway_ack *ack)
     for (size_t i = 0; i < m->nmodels; i++)
         if (m->models[i]->rollout)
             rollout_acked(m->models[i]->rollout, ack->epoch, ack->acked_ns);
-    manager_soon(m);
+    manager_after_answers(m);
 }
 
 /* --- ops: moved --------------------------------------------------------------------------- */
@@ -467,7 +467,10 @@ static void on_moved(struct rollout *r, void *arg)
         struct rollout_facts f = facts_of(m, model);
         say_progress(m, model, &f);
     }
-    manager_soon(m);
+    if (s == ROLLOUT_DRAINING)
+        manager_after_answers(m);
+    else
+        manager_soon(m);
 }
 
 static const struct rollout_ops ops = {
