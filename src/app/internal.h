@@ -68,7 +68,7 @@ struct manager {
     bool ready_said;      /* the line on standard output was printed */
     bool gateway_adopted; /* the gateway was there before us */
     bool end_engines;     /* when stopping */
-    int signals;          /* how many asked us to stop */
+    bool hurried;         /* asked to stop a second time: nothing is waited for */
     int exit_code;
     uv_timer_t soon;  /* fires once, in the next round of the loop: manager_settle() */
     uv_timer_t tick;  /* while an update is under way or a version is retiring */

@@ -170,7 +170,7 @@ static void end_fleet(struct manager *m)
     if (!m->end_engines)
         forget_members(m); /* no event comes for them any more */
     fleet_close(m->fleet, m->end_engines, on_fleet_closed, m);
-    if (m->signals > 1 && m->end_engines)
+    if (m->hurried && m->end_engines)
         fleet_hurry(m->fleet);
 }
 
@@ -208,6 +208,9 @@ static void stop(struct manager *m, bool end_engines)
 
 static void hurry(struct manager *m)
 {
+    if (m->hurried)
+        return;
+    m->hurried = true;
     log_warn("stopping at once");
     if (m->state == MANAGER_DRAINING)
         gateway_link_close(m->link, true, 0, on_link_closed, m);
@@ -219,7 +222,7 @@ static void on_stop_signal(uv_signal_t *handle, int number)
 {
     struct manager *m = handle->data;
 
-    if (++m->signals == 1 && m->state == MANAGER_RUNNING)
+    if (m->state == MANAGER_RUNNING)
         stop(m, true);
     else
         hurry(m);
