@@ -29,7 +29,8 @@
 
 enum {
     SENT_MAX = 2,        /* the first time and one retry */
-    STALE_MAX = 3,       /* kept connections in a row that were closed under us */
+    STALE_MAX = 1,       /* kept connections that were closed under us; more are failures, or a
+                            request that kills engines would reach all of them */
     AVOID_MIN_MS = 20,   /* pause of a replica after its first failure ... */
     AVOID_MAX_MS = 1000, /* ... and at most */
     BAD_MAX = 5,         /* 5xx answers in a row after which a replica is left out */
@@ -38,6 +39,7 @@ enum {
 };
 
 static void on_hold_timer(struct timer *timer);
+static void refuse(struct exchange *x, enum gateway_error e, const char *text);
 
 static void set_state(struct exchange *x, enum exchange_state next)
 {
@@ -58,6 +60,10 @@ static void set_state(struct exchange *x, enum exchange_state next)
     ALWAYS((x->upstream != NULL) == with_engine);
     ALWAYS((x->pool != NULL) == with_engine);
     ALWAYS(!list_empty(&x->link) == (next == EXCHANGE_HELD));
+    if (x->waited && (next == EXCHANGE_WAITING || next == EXCHANGE_ENDED)) {
+        x->waited = false;
+        counter_add(&x->worker->row->unheld, 1);
+    }
 }
 
 /* --- counting --------------------------------------------------------------- */
@@ -185,6 +191,17 @@ void exchange_cancel(struct exchange *x)
     end(x);
 }
 
+void exchange_stop(struct exchange *x)
+{
+    if (x->state == EXCHANGE_RELAYING) {
+        truncate_answer(x, "the time to finish is over");
+        return;
+    }
+    if (x->state == EXCHANGE_HELD)
+        hold_remove(x);
+    refuse(x, GATEWAY_ERROR_STOPPING, "the server is being stopped");
+}
+
 /* --- failures before the first relayed byte -------------------------------- */
 
 static void avoid(struct exchange *x)
@@ -306,16 +323,15 @@ void exchange_on_connected(struct exchange *x)
 
 static void no_such_model(struct exchange *x)
 {
-    const char *there = x->view->table->names_text;
-    char text[512];
+    struct buf text = {0};
 
     if (x->name[0])
-        snprintf(text, sizeof(text), "the model '%s' does not exist; there is: %.300s", x->name,
-                 there);
+        buf_addf(&text, "the model '%s' does not exist; there is: ", x->name);
     else
-        snprintf(text, sizeof(text), "the request names no `model`, and there are several: %.300s",
-                 there);
-    refuse(x, GATEWAY_ERROR_MODEL_NOT_FOUND, text);
+        buf_add_str(&text, "the request names no `model`, and there are several: ");
+    table_names_text(x->view->table, &text);
+    refuse(x, GATEWAY_ERROR_MODEL_NOT_FOUND, buf_cstr(&text));
+    buf_fini(&text);
 }
 
 static bool find_model(struct exchange *x, struct table_match *match)
@@ -324,8 +340,10 @@ static bool find_model(struct exchange *x, struct table_match *match)
 
     if (x->name[0])
         return table_find(t, span_str(x->name), match);
-    *match = (struct table_match){t->models, NULL};
-    return t->nmodels == 1;
+    if (t->nmodels != 1)
+        return false;
+    *match = (struct table_match){t->models[0], NULL};
+    return true;
 }
 
 /* Chooses by the worker's newest table and sends, or holds, or says no. */
@@ -412,8 +430,8 @@ void exchange_begin(struct client *c, const struct http_request_head *head, stru
         if (fault == JSON_EMPTY)
             client_error(end(x), GATEWAY_ERROR_BAD_JSON, "%s", json_fault_text(fault));
         else
-            client_error(end(x), GATEWAY_ERROR_BAD_JSON, "%s (at byte %zu)%s",
-                         json_fault_text(fault), at, fault == JSON_DUPLICATE ? ": `model`" : "");
+            client_error(end(x), GATEWAY_ERROR_BAD_JSON, "%s (at byte %zu)", json_fault_text(fault),
+                         at);
         return;
     }
     if (model->kind == JSON_STRING) {
@@ -550,7 +568,6 @@ void hold_remove(struct exchange *x)
     list_remove(&x->link);
     timer_clear(&x->timer);
     x->view->held[x->held_model]--;
-    counter_add(&x->worker->row->unheld, 1);
 }
 
 void hold_add(struct exchange *x, const struct model_route *m)
@@ -576,7 +593,10 @@ void hold_add(struct exchange *x, const struct model_route *m)
     x->tried = 0;
     x->held_model = m->index;
     x->view->held[m->index]++;
-    counter_add(&w->row->held_total, 1);
+    if (!x->waited) { /* once, however often it is tried meanwhile */
+        x->waited = true;
+        counter_add(&w->row->held_total, 1);
+    }
     list_append(&w->held, &x->link);
     set_state(x, EXCHANGE_HELD);
     arm_hold(x);

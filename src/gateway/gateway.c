@@ -224,7 +224,7 @@ static void wake_all(struct gateway *g)
 static void on_table(struct gateway *g, struct span message)
 {
     struct err err;
-    struct table *t = table_parse(message, &err);
+    struct table *t = table_parse(message, g->table, &err);
 
     if (!t) {
         log_error("%s; the old table stays", err.text);

@@ -5,6 +5,7 @@
  * development endpoints (/sleep, /collective_rpc, /slots, ...) and the admin
  * verbs are not in it, so no spelling of a path leads there.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
@@ -44,7 +45,7 @@ static void answer_readiness(struct client *c)
     const struct table *t = c->worker->view->table;
 
     for (size_t i = 0; i < t->nmodels; i++) {
-        const struct model_route *m = &t->models[i];
+        const struct model_route *m = t->models[i];
         bool ready = false;
         for (size_t v = 0; v < m->nversions; v++)
             ready |= m->versions[v].weight && route_any_ready(&m->versions[v]);
@@ -67,7 +68,11 @@ static bool is_read(const struct http_request_head *head)
 
 static void wrong_method(struct client *c, const char *allow)
 {
-    client_error(c, GATEWAY_ERROR_METHOD, "the method is not allowed here; use %s", allow);
+    char header[64];
+
+    snprintf(header, sizeof(header), "Allow: %s\r\n", allow);
+    client_error_headers(c, GATEWAY_ERROR_METHOD, header, "the method is not allowed here; use %s",
+                         allow);
 }
 
 /* GET /v1/models/NAME */
@@ -113,10 +118,13 @@ static bool answer_file(struct client *c, const struct http_request_head *head)
 static void answer_page(struct client *c, enum page_kind kind)
 {
     const struct table *t = c->worker->view->table;
+    struct buf body = {0};
 
     switch (kind) {
     case PAGE_MODELS:
-        reply_json(c, 200, span_of(t->models_json, t->models_json_len));
+        table_models_json(t, &body);
+        reply_json(c, 200, buf_span(&body));
+        buf_fini(&body);
         break;
     case PAGE_HEALTH:
         reply_json(c, 200, SPAN_LIT("{\"status\":\"ok\"}\n"));

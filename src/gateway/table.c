@@ -17,7 +17,14 @@
 struct name_entry {
     struct span name; /* owned copy; p NULL: free entry */
     uint64_t hash;
-    struct table_match match;
+    unsigned model; /* index in table->models */
+    int version;    /* index in that model's versions; -1: the route decides */
+};
+
+struct names {
+    atomic_uint refs;
+    size_t n; /* a power of two */
+    struct name_entry entries[];
 };
 
 static uint64_t fnv1a(struct span s)
@@ -186,7 +193,53 @@ static int parse_version(struct model_route *m, struct version_route *v, json_t 
     return 0;
 }
 
-static int parse_model(struct model_route *m, json_t *j, bool *split, struct err *err)
+/* What the names index is made from: unchanged, the index can be shared. */
+static char *signature_of(const struct model_route *m, json_t *j)
+{
+    struct buf b = {0};
+    size_t i, k;
+    json_t *item, *replica;
+
+    buf_addf(&b, "%s\n", m->name);
+    json_array_foreach(json_object_get(j, "aliases"), i, item)
+    {
+        if (json_is_string(item))
+            buf_addf(&b, "a %s\n", json_string_value(item));
+    }
+    json_array_foreach(json_object_get(j, "versions"), i, item)
+    {
+        buf_addf(&b, "v %s\n", m->versions[i].name);
+        json_array_foreach(json_object_get(item, "replicas"), k, replica)
+            buf_addf(&b, "s %s\n", json_string_value(json_object_get(replica, "serve_as")));
+    }
+    return buf_take(&b);
+}
+
+static void model_free(struct model_route *m)
+{
+    for (size_t v = 0; v < m->nversions; v++) {
+        for (size_t r = 0; r < m->versions[v].nreplicas; r++) {
+            free(m->versions[v].replicas[r].address);
+            free(m->versions[v].replicas[r].prefix);
+            free((char *)m->versions[v].replicas[r].serve_as.p);
+        }
+        free(m->versions[v].replicas);
+        free(m->versions[v].name);
+        free(m->versions[v].tag);
+    }
+    free(m->versions);
+    free(m->signature);
+    free(m->name);
+    free(m);
+}
+
+static void model_unref(struct model_route *m)
+{
+    if (m && atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) == 1)
+        model_free(m);
+}
+
+static int fill_model(struct model_route *m, json_t *j, struct err *err)
 {
     const char *name = text(j, "name", err);
     json_t *versions = json_object_get(j, "versions");
@@ -198,204 +251,265 @@ static int parse_model(struct model_route *m, json_t *j, bool *split, struct err
     m->name = str_dup(name);
     m->hold_max = (unsigned)hold_max;
     m->expected = json_is_true(json_object_get(j, "expected"));
+    m->created = json_integer_value(json_object_get(j, "created"));
     m->versions = mem_zero(json_array_size(versions) * sizeof(*m->versions));
     for (size_t i = 0; i < json_array_size(versions); i++) {
+        struct version_route *v = &m->versions[i];
         m->nversions++;
-        if (parse_version(m, &m->versions[i], json_array_get(versions, i), err) < 0)
+        if (parse_version(m, v, json_array_get(versions, i), err) < 0)
             return -1;
-        for (size_t k = 0; k < i; k++)
-            *split |= m->versions[i].weight && m->versions[k].weight;
+        m->split |= v->weight && m->total_weight > v->weight;
+        for (size_t r = 0; r < v->nreplicas; r++)
+            if (v->replicas[r].slot >= m->nslots)
+                m->nslots = v->replicas[r].slot + 1;
     }
+    m->signature = signature_of(m, j);
     return 0;
+}
+
+static struct model_route *model_parse(json_t *j, struct err *err)
+{
+    struct model_route *m = NEW(struct model_route);
+
+    atomic_init(&m->refs, 1);
+    if (fill_model(m, j, err) == 0)
+        return m;
+    model_free(m);
+    return NULL;
 }
 
 /* --- names ------------------------------------------------------------------ */
 
-static struct name_entry *probe(const struct table *t, struct span name, uint64_t hash)
+static const struct name_entry *probe(const struct names *names, struct span name, uint64_t hash)
 {
-    size_t i = hash & (t->nnames - 1);
+    size_t i = hash & (names->n - 1);
 
-    while (t->names[i].name.p && (t->names[i].hash != hash || !span_eq(t->names[i].name, name)))
-        i = (i + 1) & (t->nnames - 1);
-    return &t->names[i];
+    while (names->entries[i].name.p &&
+           (names->entries[i].hash != hash || !span_eq(names->entries[i].name, name)))
+        i = (i + 1) & (names->n - 1);
+    return &names->entries[i];
 }
 
 /* The first meaning of a name wins: public names go in before aliases, aliases
  * before the engines' own names. */
-static void name_add(struct table *t, const char *name, struct table_match match)
+static void name_add(struct names *names, struct span name, unsigned model, int version)
 {
-    struct span s = span_str(name);
-    uint64_t hash = fnv1a(s);
-    struct name_entry *e = probe(t, s, hash);
+    uint64_t hash = fnv1a(name);
+    struct name_entry *e = (struct name_entry *)probe(names, name, hash);
 
-    if (e->name.p)
-        return;
-    *e = (struct name_entry){{span_dup(s), s.n}, hash, match};
+    if (!e->name.p)
+        *e = (struct name_entry){{span_dup(name), name.n}, hash, model, version};
 }
 
-static void index_names(struct table *t, json_t *models)
+/* Adds the lines of a model's signature that begin with `kind`. */
+static void names_add_kind(struct names *names, const struct model_route *m, char kind)
 {
-    size_t need = 0, i;
-    json_t *j, *alias;
+    for (const char *line = m->signature; *line; line = strchr(line, '\n') + 1)
+        if (line[0] == kind && line[1] == ' ')
+            name_add(names, span_of(line + 2, strcspn(line + 2, "\n")), m->index, -1);
+}
 
-    for (size_t k = 0; k < t->nmodels; k++) {
-        need += 1 + json_array_size(json_object_get(json_array_get(models, k), "aliases"));
-        for (size_t v = 0; v < t->models[k].nversions; v++) {
-            const struct version_route *version = &t->models[k].versions[v];
-            need += 1 + version->nreplicas;
-            for (size_t r = 0; r < version->nreplicas; r++)
-                if (version->replicas[r].slot >= t->nslots)
-                    t->nslots = version->replicas[r].slot + 1;
-        }
-    }
-    for (t->nnames = 16; t->nnames < need * 2; t->nnames *= 2)
-        ;
-    t->names = mem_zero(t->nnames * sizeof(*t->names));
+static struct names *names_new(const struct table *t)
+{
+    size_t need = 0, n = 16;
 
-    for (size_t k = 0; k < t->nmodels; k++) {
-        struct model_route *m = &t->models[k];
-        name_add(t, m->name, (struct table_match){m, NULL});
+    for (size_t i = 0; i < t->nmodels; i++)
+        for (const char *p = t->models[i]->signature; *p; p++)
+            need += *p == '\n';
+    while (n < need * 2)
+        n *= 2;
+    struct names *names = mem_zero(sizeof(*names) + n * sizeof(names->entries[0]));
+    atomic_init(&names->refs, 1);
+    names->n = n;
+    for (size_t i = 0; i < t->nmodels; i++) {
+        const struct model_route *m = t->models[i];
+        name_add(names, span_str(m->name), m->index, -1);
         for (size_t v = 0; v < m->nversions; v++)
-            name_add(t, m->versions[v].tag, (struct table_match){m, &m->versions[v]});
+            name_add(names, span_str(m->versions[v].tag), m->index, (int)v);
     }
-    json_array_foreach(models, i, j)
-    {
-        size_t a;
-        json_array_foreach(json_object_get(j, "aliases"), a, alias)
-        {
-            if (json_is_string(alias))
-                name_add(t, json_string_value(alias), (struct table_match){&t->models[i], NULL});
-        }
-    }
+    for (size_t i = 0; i < t->nmodels; i++)
+        names_add_kind(names, t->models[i], 'a');
     /* An application that was set up for one engine goes on with that engine's
      * name for the model; the route decides all the same. */
-    json_array_foreach(models, i, j)
-    {
-        size_t v, r;
-        json_t *version, *replica;
-        json_array_foreach(json_object_get(j, "versions"), v, version)
-        {
-            json_array_foreach(json_object_get(version, "replicas"), r, replica)
-                name_add(t, json_string_value(json_object_get(replica, "serve_as")),
-                         (struct table_match){&t->models[i], NULL});
-        }
-    }
+    for (size_t i = 0; i < t->nmodels; i++)
+        names_add_kind(names, t->models[i], 's');
+    return names;
+}
+
+static void names_unref(struct names *names)
+{
+    if (!names || atomic_fetch_sub_explicit(&names->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    for (size_t i = 0; i < names->n; i++)
+        free((char *)names->entries[i].name.p);
+    free(names);
 }
 
 bool table_find(const struct table *t, struct span name, struct table_match *match)
 {
-    struct name_entry *e = probe(t, name, fnv1a(name));
+    const struct name_entry *e = probe(t->names, name, fnv1a(name));
 
     if (!e->name.p)
         return false;
-    *match = e->match;
+    match->model = t->models[e->model];
+    match->version = e->version < 0 ? NULL : &match->model->versions[e->version];
     return true;
 }
 
-/* --- what is the same for every request is written once -------------------- */
+/* --- for people -------------------------------------------------------------- */
 
-static void write_model(struct buf *out, const struct model_route *m, json_t *j)
+void table_models_json(const struct table *t, struct buf *out)
 {
-    buf_add_str(out, "{\"id\":\"");
-    buf_add_json(out, span_str(m->name));
-    buf_addf(out, "\",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"segue\",\"versions\":[",
-             (long long)json_integer_value(json_object_get(j, "created")));
-    for (size_t v = 0; v < m->nversions; v++) {
-        const struct version_route *version = &m->versions[v];
-        bool ready = false;
-        for (size_t r = 0; r < version->nreplicas; r++)
-            ready |= version->replicas[r].ready;
-        buf_addf(out, "%s{\"id\":\"", v ? "," : "");
-        buf_add_json(out, span_str(version->tag));
-        buf_addf(out, "\",\"share\":%.4g,\"ready\":%s}",
-                 m->total_weight ? (double)version->weight / m->total_weight : 0.0,
-                 ready ? "true" : "false");
+    buf_add_str(out, "{\"object\":\"list\",\"data\":[");
+    for (size_t i = 0; i < t->nmodels; i++) {
+        const struct model_route *m = t->models[i];
+        buf_add_str(out, i ? ",{\"id\":\"" : "{\"id\":\"");
+        buf_add_json(out, span_str(m->name));
+        buf_addf(out,
+                 "\",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"segue\","
+                 "\"versions\":[",
+                 (long long)m->created);
+        for (size_t v = 0; v < m->nversions; v++) {
+            const struct version_route *version = &m->versions[v];
+            bool ready = false;
+            for (size_t r = 0; r < version->nreplicas; r++)
+                ready |= version->replicas[r].ready;
+            buf_addf(out, "%s{\"id\":\"", v ? "," : "");
+            buf_add_json(out, span_str(version->tag));
+            buf_addf(out, "\",\"share\":%.4g,\"ready\":%s}",
+                     m->total_weight ? (double)version->weight / m->total_weight : 0.0,
+                     ready ? "true" : "false");
+        }
+        buf_add_str(out, "]}");
     }
-    buf_add_str(out, "]}");
+    buf_add_str(out, "]}\n");
 }
 
-static void write_texts(struct table *t, json_t *models)
+void table_names_text(const struct table *t, struct buf *out)
 {
-    struct buf json = {0}, names = {0};
+    enum { SHOWN = 20 };
 
-    buf_add_str(&json, "{\"object\":\"list\",\"data\":[");
-    for (size_t i = 0; i < t->nmodels; i++) {
-        if (i) {
-            buf_add_char(&json, ',');
-            buf_add_str(&names, ", ");
-        }
-        write_model(&json, &t->models[i], json_array_get(models, i));
-        buf_add_str(&names, t->models[i].name);
-    }
-    buf_add_str(&json, "]}\n");
-    t->models_json_len = buf_pending(&json);
-    t->models_json = buf_take(&json);
-    t->names_text = buf_take(&names);
+    for (size_t i = 0; i < t->nmodels && i < SHOWN; i++)
+        buf_addf(out, "%s%s", i ? ", " : "", t->models[i]->name);
+    if (t->nmodels > SHOWN)
+        buf_addf(out, " and %zu more (GET /v1/models)", t->nmodels - SHOWN);
 }
 
 /* --- life ------------------------------------------------------------------- */
 
 static void table_free(struct table *t)
 {
-    for (size_t i = 0; i < t->nmodels; i++) {
-        struct model_route *m = &t->models[i];
-        for (size_t v = 0; v < m->nversions; v++) {
-            for (size_t r = 0; r < m->versions[v].nreplicas; r++) {
-                free(m->versions[v].replicas[r].address);
-                free(m->versions[v].replicas[r].prefix);
-                free((char *)m->versions[v].replicas[r].serve_as.p);
-            }
-            free(m->versions[v].replicas);
-            free(m->versions[v].name);
-            free(m->versions[v].tag);
-        }
-        free(m->versions);
-        free(m->name);
-    }
-    for (size_t i = 0; i < t->nnames; i++)
-        free((char *)t->names[i].name.p);
-    free(t->names);
-    free(t->sticky_header);
+    for (size_t i = 0; i < t->nmodels; i++)
+        model_unref(t->models[i]);
+    names_unref(t->names);
     free(t->models);
-    free(t->models_json);
-    free(t->names_text);
+    free(t->sticky_header);
     free(t);
 }
 
-struct table *table_parse(struct span message, struct err *err)
+static ssize_t model_index(const struct table *t, const char *name)
+{
+    struct table_match match;
+
+    if (!name || !table_find(t, span_str(name), &match) || strcmp(match.model->name, name) != 0)
+        return -1;
+    return match.model->index;
+}
+
+/* Shares all of base's models and puts the changed ones in their places. */
+static int patch_models(struct table *t, json_t *models, const struct table *base, struct err *err)
+{
+    bool same_names = true;
+    size_t i;
+    json_t *j;
+
+    t->models = mem_zero((base->nmodels + json_array_size(models)) * sizeof(*t->models));
+    for (; t->nmodels < base->nmodels; t->nmodels++) {
+        t->models[t->nmodels] = base->models[t->nmodels];
+        atomic_fetch_add_explicit(&t->models[t->nmodels]->refs, 1, memory_order_relaxed);
+    }
+    json_array_foreach(models, i, j)
+    {
+        struct model_route *m = model_parse(j, err);
+        if (!m)
+            return -1;
+        ssize_t at = model_index(base, m->name);
+        if (at < 0) {
+            at = (ssize_t)t->nmodels++;
+            same_names = false;
+        } else {
+            same_names &= strcmp(m->signature, t->models[at]->signature) == 0;
+            model_unref(t->models[at]);
+        }
+        m->index = (unsigned)at;
+        t->models[at] = m;
+    }
+    if (same_names) {
+        t->names = base->names;
+        atomic_fetch_add_explicit(&t->names->refs, 1, memory_order_relaxed);
+    }
+    return 0;
+}
+
+static int parse_models(struct table *t, json_t *models, struct err *err)
+{
+    size_t i;
+    json_t *j;
+
+    t->models = mem_zero(json_array_size(models) * sizeof(*t->models));
+    json_array_foreach(models, i, j)
+    {
+        t->models[i] = model_parse(j, err);
+        if (!t->models[i])
+            return -1;
+        t->models[i]->index = (unsigned)i;
+        t->nmodels++;
+    }
+    return 0;
+}
+
+static int fill_table(struct table *t, json_t *root, const struct table *base, struct err *err)
+{
+    json_t *models = json_object_get(root, "models");
+    json_t *since = json_object_get(root, "base");
+    const char *header = json_string_value(json_object_get(root, "sticky_header"));
+
+    if (number(root, "epoch", &t->epoch, err) < 0 || parse_limits(t, root, err) < 0)
+        return -1;
+    if (since && (!base || (uint64_t)json_integer_value(since) != base->epoch))
+        return err_set(err, 409, "table: it is a change of epoch %lld, but the table here is %llu",
+                       (long long)json_integer_value(since),
+                       base ? (unsigned long long)base->epoch : 0);
+    if ((since ? patch_models(t, models, base, err) : parse_models(t, models, err)) < 0)
+        return -1;
+    t->sticky_header = str_dup(header ? header : "");
+    if (!t->names)
+        t->names = names_new(t);
+    for (size_t i = 0; i < t->nmodels; i++) {
+        t->split |= t->models[i]->split;
+        if (t->models[i]->nslots > t->nslots)
+            t->nslots = t->models[i]->nslots;
+    }
+    return 0;
+}
+
+struct table *table_parse(struct span message, const struct table *base, struct err *err)
 {
     json_error_t at;
     json_t *root = json_loadb(message.p, message.n, JSON_REJECT_DUPLICATES, &at);
     struct table *t = NEW(struct table);
-    int rc = -1;
+    int rc;
 
     atomic_init(&t->refs, 1);
-    if (!root) {
-        err_set(err, 400, "table: not JSON: %s (byte %d)", at.text, at.position);
-        goto out;
-    }
-    json_t *models = json_object_get(root, "models");
-    if (number(root, "epoch", &t->epoch, err) < 0 || parse_limits(t, root, err) < 0)
-        goto out;
-    t->models = mem_zero(json_array_size(models) * sizeof(*t->models));
-    for (size_t i = 0; i < json_array_size(models); i++) {
-        t->nmodels++;
-        t->models[i].index = (unsigned)i;
-        if (parse_model(&t->models[i], json_array_get(models, i), &t->split, err) < 0)
-            goto out;
-    }
-    const char *header = json_string_value(json_object_get(root, "sticky_header"));
-    t->sticky_header = str_dup(header ? header : "");
-    index_names(t, models);
-    write_texts(t, models);
-    rc = 0;
-out:
+    if (root)
+        rc = fill_table(t, root, base, err);
+    else
+        rc = err_set(err, 400, "table: not JSON: %s (byte %d)", at.text, at.position);
     json_decref(root);
-    if (rc < 0) {
-        table_free(t);
-        return NULL;
-    }
-    return t;
+    if (rc == 0)
+        return t;
+    table_free(t);
+    return NULL;
 }
 
 struct table *table_ref(struct table *t)

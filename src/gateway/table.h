@@ -14,6 +14,7 @@
 
 #include <netinet/in.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/span.h"
 
@@ -44,9 +45,14 @@ struct version_route {
 };
 
 struct model_route {
+    atomic_uint refs; /* tables that have it: a new table shares what did not change */
     char *name;
-    unsigned index; /* in table->models */
-    bool expected;  /* a replica may become ready soon: hold */
+    char *signature; /* all names that lead to it, one a line */
+    unsigned index;  /* in table->models, the same in all tables that share it */
+    unsigned nslots; /* highest slot of any replica + 1 */
+    bool split;      /* its requests are shared between versions */
+    bool expected;   /* a replica may become ready soon: hold */
+    int64_t created; /* seconds since 1970 */
     uint64_t hold_ns;
     unsigned hold_max; /* for all workers together */
     unsigned total_weight;
@@ -67,7 +73,7 @@ struct timeouts { /* nanoseconds */
     uint64_t head, body, idle, send, connect, first_byte, between_bytes, upstream_idle;
 };
 
-struct name_entry;
+struct names;
 
 struct table {
     atomic_uint refs;
@@ -77,13 +83,9 @@ struct table {
     char *sticky_header; /* "" if none: conversations are known by `user` and the like */
     struct limits limits;
     struct timeouts timeouts;
-    struct model_route *models;
+    struct model_route **models; /* owned array of counted */
     size_t nmodels;
-    struct name_entry *names; /* open addressing; a power of two of them */
-    size_t nnames;
-    char *models_json; /* the answer to GET /v1/models */
-    size_t models_json_len;
-    char *names_text; /* "hy-mt, other": for the 404 */
+    struct names *names; /* counted; shared by tables with the same names */
 };
 
 /* What a name in a request means. */
@@ -92,11 +94,22 @@ struct table_match {
     const struct version_route *version; /* set if the client named MODEL@VERSION */
 };
 
-/* Builds a table from a `table` message; one reference. NULL with a sentence. */
-struct table *table_parse(struct span message, struct err *err);
+/*
+ * Builds a table from a `table` message; one reference.  NULL with a sentence.
+ * A message with `base` says only what changed since the table of that epoch,
+ * which must be `base`; all other models are shared with it, so that a switch
+ * costs the same among a thousand models as alone.  base is borrowed, may be NULL.
+ */
+struct table *table_parse(struct span message, const struct table *base, struct err *err);
 
 struct table *table_ref(struct table *t);
 void table_unref(struct table *t);
 
 /* Finds a public name, an alias, an engine's own name for the model, or MODEL@VERSION. */
 bool table_find(const struct table *t, struct span name, struct table_match *match);
+
+/* The answer to GET /v1/models, appended to out. */
+void table_models_json(const struct table *t, struct buf *out);
+
+/* "hy-mt, other": the public names, the first 20 of them. */
+void table_names_text(const struct table *t, struct buf *out);
