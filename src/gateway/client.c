@@ -163,6 +163,18 @@ static void close_cut(struct client *c)
     client_close(c);
 }
 
+void client_end(struct client *c)
+{
+    if (c->exchange)
+        exchange_stop(c->exchange);
+    if (c->state == CLIENT_CLOSED)
+        return;
+    if (buf_pending(&c->out))
+        close_cut(c);
+    else
+        client_close(c);
+}
+
 void client_cut(struct client *c)
 {
     if (c->state == CLIENT_CLOSED)
@@ -209,6 +221,10 @@ static void next_request(struct client *c)
         return; /* its loop goes on */
     if (buf_pending(&c->in))
         feed(c, NULL, 0);
+    if (c->state == CLIENT_BUSY && c->hangup) {
+        client_close(c);
+        return;
+    }
     if (c->state <= CLIENT_BODY && c->readable)
         loop_again(&c->worker->loop, &c->watch, EPOLLIN);
 }
@@ -252,23 +268,40 @@ void client_reply(struct client *c, int status, const char *content_type, const 
         client_answered(c);
 }
 
-void client_error(struct client *c, enum gateway_error e, const char *fmt, ...)
+static void reply_error(struct client *c, enum gateway_error e, const char *headers,
+                        const char *fmt, va_list args)
 {
     const struct gateway_error_row *row = gateway_error_row(e);
     struct buf body = {0};
     char text[1024];
-    va_list args;
 
-    va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
     buf_add_str(&body, "{\"error\":{\"message\":\"");
     buf_add_json(&body, span_str(text));
     buf_addf(&body, "\",\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}\n", row->type, row->code);
     counter_add(row->status >= 500 ? &c->worker->row->errors_5xx : &c->worker->row->errors_4xx, 1);
-    client_reply(c, row->status, "application/json",
-                 row->status == 503 ? "Retry-After: 1\r\n" : NULL, buf_span(&body));
+    client_reply(c, row->status, "application/json", headers, buf_span(&body));
     buf_fini(&body);
+}
+
+void client_error(struct client *c, enum gateway_error e, const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    reply_error(c, e, gateway_error_row(e)->status == 503 ? "Retry-After: 1\r\n" : NULL, fmt,
+                args);
+    va_end(args);
+}
+
+void client_error_headers(struct client *c, enum gateway_error e, const char *headers,
+                          const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    reply_error(c, e, headers, fmt, args);
+    va_end(args);
 }
 
 /* --- in ---------------------------------------------------------------------- */
@@ -504,6 +537,10 @@ static void read_on(struct client *c)
         if (n < SCRATCH_BYTES && !c->hangup)
             c->readable = false; /* a short read has emptied the socket */
         feed(c, w->scratch, (size_t)n);
+        if (c->state == CLIENT_BUSY && c->hangup) {
+            peer_left(c); /* it sent its request and its end together */
+            return;
+        }
         if (c->state > CLIENT_BODY && c->state != CLIENT_LINGER)
             return; /* one request at a time */
         if (!c->readable && c->state != CLIENT_LINGER)

@@ -162,6 +162,7 @@ struct exchange {
     bool stream;                   /* the client asked for a stream */
     bool committed;                /* HELD for long: a head and `: waiting` went to the client */
     uint64_t hold_deadline_ns;     /* 0: has not waited yet */
+    bool waited;                   /* counted in held_total, not yet in unheld */
     unsigned held_model;           /* HELD: index in view->held */
 
     char request_id[REQUEST_ID_MAX + 1];
@@ -202,6 +203,8 @@ void exchange_on_timeout(struct exchange *x);
 
 /* From the client: it has left. */
 void exchange_cancel(struct exchange *x);
+/* From the client, when the gateway ends: refused, or cut if the answer has begun. */
+void exchange_stop(struct exchange *x);
 
 /* Chooses by the newest table and sends, or holds, or says no. NEW only. */
 void exchange_dispatch(struct exchange *x);
@@ -287,6 +290,8 @@ void client_accept(struct worker *w, int fd, const struct sockaddr *peer, unsign
 void client_close(struct client *c);
 /* Closes so that the peer can tell that the answer is not whole. */
 void client_cut(struct client *c);
+/* Ends it now; an answer under way is refused or visibly cut. */
+void client_end(struct client *c);
 /* Sends the pieces now, keeps what the socket does not take. -1: it is gone. */
 int client_send(struct client *c, struct iovec *pieces, int n) MUST_CHECK;
 /* The answer is whole: next request, or the end. */
@@ -295,6 +300,9 @@ void client_answered(struct client *c);
 void client_reply(struct client *c, int status, const char *content_type, const char *headers,
                   struct span body);
 void client_error(struct client *c, enum gateway_error e, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* headers: further lines with CRLF. */
+void client_error_headers(struct client *c, enum gateway_error e, const char *headers,
+                          const char *fmt, ...) PRINTF_LIKE(4, 5);
 /* Asks an idle connection to end, a busy one after its answer. */
 void client_drain(struct client *c);
 

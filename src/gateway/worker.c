@@ -203,7 +203,7 @@ static void end(struct worker *w)
     stop_listening(w);
     w->draining = true;
     while (!list_empty(&w->clients))
-        client_close(CONTAINER_OF(w->clients.next, struct client, link));
+        client_end(CONTAINER_OF(w->clients.next, struct client, link));
     for (size_t i = 0; i < COUNTERS_SLOTS; i++)
         if (w->pools[i])
             pool_close_idle(w->pools[i]);

@@ -144,8 +144,8 @@ def test_shares_follow_the_weights(gateway, upstream):
     one, two = upstream(name="one"), upstream(name="two")
     g = gateway(models=model(versions={"v1": (3, [one]), "v2": (1, [two])}))
     with g.wire() as w:
-        for _ in range(400):
-            assert w.ask(post(chat())).status == 200
+        for i in range(400):  # a conversation stays where it began, so each is another
+            assert w.ask(post(chat(f"question {i}"))).status == 200
     assert 40 < len(two.requests) < 160 and len(one.requests) + len(two.requests) == 400
 
 

@@ -156,7 +156,7 @@ SENSELESS = {
                            ["UTF-8"]),
     "nested too deep": (post(b'{"model": "m", "x": ' + b"[" * 300 + b"]" * 300 + b"}"), 400,
                         "bad_json", ["256"]),
-    "model twice": (post(b'{"model": "m", "model": "m"}'), 400, "bad_json", ["twice", "model"]),
+    "model twice": (post(b'{"model": "m", "model": "m"}'), 400, "bad_json", ["twice", "byte"]),
     "model twice, once escaped": (post(b'{"model": "m", "\\u006dodel": "x"}'), 400, "bad_json",
                                   ["twice"]),
     "model is a number": (post(b'{"model": 1}'), 400, "bad_model", ["string"]),

@@ -146,11 +146,12 @@ class Wire:
 
     def _take(self, a, n):
         """n bytes of the body; what is there before an early end is kept."""
-        while len(self.buffer) < n:
-            if not self.more():
-                a.body, self.buffer = a.body + self.buffer, b""
+        while n:
+            if not self.buffer and not self.more():
                 raise EOFError
-        a.body, self.buffer = a.body + self.buffer[:n], self.buffer[n:]
+            piece, self.buffer = self.buffer[:n], self.buffer[n:]
+            a.body += piece
+            n -= len(piece)
 
     def head(self):
         """Reads an answer's head; body() follows."""
@@ -162,6 +163,13 @@ class Wire:
             a.interim.append(a.status)
 
     def body(self, a, method="POST"):
+        a.body = bytearray(a.body)  # grows in place
+        try:
+            return self._body(a, method)
+        finally:
+            a.body = bytes(a.body)
+
+    def _body(self, a, method):
         coding, length = a.get("transfer-encoding"), a.get("content-length")
         assert not (coding and length), "an answer with two framings"
         try:
@@ -176,15 +184,18 @@ class Wire:
                 self._take(a, int(length))
             else:
                 a.framing = "close"
-                while self.more():
-                    pass
-                a.body, self.buffer = self.buffer, b""
+                while True:
+                    a.body += self.buffer
+                    self.buffer = b""
+                    if not self.more():
+                        break
             a.complete = True
         except EOFError:
             a.complete = False
         except ConnectionResetError:
             a.complete, a.reset = False, True
-            a.body, self.buffer = a.body + self.buffer, b""
+            a.body += self.buffer
+            self.buffer = b""
         return a
 
     def _chunks(self, a):
@@ -198,6 +209,7 @@ class Wire:
                 return
             self._take(a, size)
             end = Answer()
+            end.body = bytearray()
             self._take(end, 2)
             assert end.body == b"\r\n", end.body
 
