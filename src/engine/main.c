@@ -42,8 +42,16 @@ static void on_engine_closed(void *arg)
 
 static void close_handles(struct program *p)
 {
+    sigset_t both;
+
     if (uv_is_closing((uv_handle_t *)&p->check))
         return;
+    /* libuv gives the signals their deadly meaning back; one that comes now must not
+     * turn an orderly end into another exit status. */
+    sigemptyset(&both);
+    sigaddset(&both, SIGTERM);
+    sigaddset(&both, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &both, NULL);
     http_server_close(p->server);
     uv_close((uv_handle_t *)&p->term, NULL);
     uv_close((uv_handle_t *)&p->interrupt, NULL);
@@ -156,12 +164,12 @@ static int serve(struct program *p)
     uv_loop_init(&p->loop);
     list_init(&p->api.exchanges.open);
     p->api.o = &p->o;
+    start_signals(p); /* before anybody can know that we are here */
     if (start_listening(p, &err)) {
         log_error("%s", err.text);
         p->status = EXIT_FAILED;
-        http_server_close(p->server);
+        close_handles(p);
     } else {
-        start_signals(p);
         p->api.engine = engine_start(&p->loop, &p->o, &events, p);
         p->api.exchanges.engine = p->api.engine;
         p->api.exchanges.model = p->o.name;
