@@ -367,11 +367,12 @@ def machine():
 
 
 def command_words():
-    """What was given to ./dev bench, without the build folder that it adds."""
+    """What was given to ./dev bench, without the build folder that it adds and the output."""
     words = sys.argv[1:]
-    if "--bin" in words:
-        at = words.index("--bin")
-        del words[at:at + 2]
+    for option in ("--bin", "--output"):
+        if option in words:
+            at = words.index(option)
+            del words[at:at + 2]
     return [w for w in words if w != "--write"]
 
 
