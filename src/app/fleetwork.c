@@ -267,20 +267,28 @@ static void route_model_fill(const struct manager *m, const struct model *model,
     };
 }
 
-static json_t *build_table(const struct manager *m, uint64_t epoch)
+static void route_model_free(struct route_model *r)
 {
-    struct route_model *list = mem_zero((m->nmodels + 1) * sizeof(*list));
+    for (size_t k = 0; k < r->nversions; k++)
+        free((void *)r->versions[k].replicas);
+    free((void *)r->versions);
+}
 
-    for (size_t i = 0; i < m->nmodels; i++)
-        route_model_fill(m, m->models[i], &list[i]);
-    json_t *table = routes_table(m->config, list, m->nmodels, epoch);
-    for (size_t i = 0; i < m->nmodels; i++) {
-        for (size_t k = 0; k < list[i].nversions; k++)
-            free((void *)list[i].versions[k].replicas);
-        free((void *)list[i].versions);
+/* Appends the model's part of the table if it says anything new. */
+static void add_changed(const struct manager *m, struct model *model, json_t *changed)
+{
+    struct route_model route;
+    struct buf text = {0};
+
+    route_model_fill(m, model, &route);
+    routes_text(&route, &text);
+    if (!model->told || strcmp(model->told, buf_cstr(&text)) != 0) {
+        json_array_append_new(changed, routes_model(&route));
+        free(model->told);
+        model->told = buf_take(&text);
     }
-    free(list);
-    return table;
+    buf_fini(&text);
+    route_model_free(&route);
 }
 
 static void on_acked(const struct gateway_ack *ack, void *arg)
@@ -293,29 +301,30 @@ uint64_t fleetwork_next_epoch(struct manager *m)
     return ++m->epoch;
 }
 
-static void publish(struct manager *m, json_t *table)
+static void publish(struct manager *m, json_t *changed, uint64_t epoch)
 {
-    json_decref(m->table);
-    m->table = json_incref(table);
     if (m->link)
-        gateway_link_publish(m->link, table, on_acked, m);
+        gateway_link_publish(m->link, routes_table(m->config, changed, epoch), on_acked, m);
     else
-        json_decref(table);
+        json_decref(changed);
 }
 
-void fleetwork_publish_epoch(struct manager *m, uint64_t epoch)
+void fleetwork_publish_route(struct manager *m, struct model *model, uint64_t epoch)
 {
-    publish(m, build_table(m, epoch));
+    json_t *changed = json_array();
+
+    add_changed(m, model, changed);
+    publish(m, changed, epoch);
 }
 
 void fleetwork_publish(struct manager *m)
 {
-    json_t *table = build_table(m, m->epoch + 1);
+    json_t *changed = json_array();
 
-    if (m->table && routes_same(m->table, table)) {
-        json_decref(table);
-        return;
-    }
-    m->epoch++;
-    publish(m, table);
+    for (size_t i = 0; i < m->nmodels; i++)
+        add_changed(m, m->models[i], changed);
+    if (json_array_size(changed) == 0)
+        json_decref(changed);
+    else
+        publish(m, changed, ++m->epoch);
 }

@@ -94,8 +94,11 @@ struct gateway_link {
     unsigned failures; /* in a row */
     bool restarted;    /* UP, but the newest table is not acknowledged */
 
-    json_t *table;  /* owned; the newest, NULL before the first */
-    uint64_t epoch; /* of the newest that the gateway has acknowledged */
+    json_t *table;      /* owned; the newest without its models, NULL before the first */
+    json_t *models;     /* owned; every model's newest part of the table, by name */
+    uint64_t published; /* epoch of `table` */
+    uint64_t sent;      /* epoch that this gateway has been sent as a whole; 0: none */
+    uint64_t epoch;     /* of the newest that the gateway has acknowledged */
     struct list waiters;
 
     uv_poll_t *poll;      /* on connection; owned, NULL: none */
@@ -228,13 +231,23 @@ static int take_over(struct gateway_link *g, json_t *hello, struct err *err)
     return 0;
 }
 
+/* Port 0 asks for any port, so any is right. */
+static bool same_address(const char *wanted, const char *actual)
+{
+    size_t n = strlen(wanted);
+
+    if (n > 2 && strcmp(wanted + n - 2, ":0") == 0)
+        return strncmp(wanted, actual, n - 1) == 0;
+    return strcmp(wanted, actual) == 0;
+}
+
 static void warn_of_changes(const struct gateway_link *g)
 {
     size_t n = 0;
     bool same = g->workers == g->config->workers;
 
     for (; g->config->listen[n]; n++)
-        same &= n < g->nlisten && strcmp(g->config->listen[n], g->listen[n]) == 0;
+        same &= n < g->nlisten && same_address(g->config->listen[n], g->listen[n]);
     if (!same || n != g->nlisten)
         log_warn("the running gateway keeps its `listen` and `workers`; they change when segue is "
                  "stopped and started");
@@ -266,6 +279,7 @@ static void note_hello(struct gateway_link *g, json_t *hello)
 {
     g->pid = (pid_t)json_integer_value(json_object_get(hello, "pid"));
     g->epoch = (uint64_t)json_integer_value(json_object_get(hello, "epoch"));
+    g->sent = 0;
     g->since_ms = clock_wall_ms();
     g->up_ns = clock_ns();
     watch_exit(g);
@@ -305,15 +319,37 @@ static void send_json(struct gateway_link *g, json_t *j)
     free(text);
 }
 
+/* The whole table: to a gateway that has none, or another manager's. */
+static void send_whole(struct gateway_link *g)
+{
+    json_t *models = json_array(), *whole = json_copy(g->table), *model;
+    const char *name;
+
+    json_object_foreach(g->models, name, model) json_array_append(models, model);
+    json_object_set_new(whole, "models", models);
+    send_json(g, whole);
+    json_decref(whole);
+    g->sent = g->published;
+}
+
+static void send_change(struct gateway_link *g, json_t *changed)
+{
+    json_t *change = json_copy(g->table);
+
+    json_object_set(change, "models", changed);
+    json_object_set_new(change, "base", json_integer((json_int_t)g->sent));
+    send_json(g, change);
+    json_decref(change);
+    g->sent = g->published;
+}
+
 static void on_ack(struct gateway_link *g, json_t *message)
 {
     struct gateway_ack ack = {
         .epoch = (uint64_t)json_integer_value(json_object_get(message, "epoch")),
         .acked_ns = (uint64_t)json_integer_value(json_object_get(message, "acked_ns")),
     };
-    uint64_t newest =
-        g->table ? (uint64_t)json_integer_value(json_object_get(g->table, "epoch")) : 0;
-    bool first = ack.epoch >= newest;
+    bool newest = ack.epoch >= g->published;
 
     g->epoch = ack.epoch;
     LIST_FOR_EACH_SAFE(it, &g->waiters)
@@ -325,7 +361,7 @@ static void on_ack(struct gateway_link *g, json_t *message)
         w->acked(&ack, w->arg);
         free(w);
     }
-    if (first && g->restarted) {
+    if (newest && g->restarted) {
         g->restarted = false;
         g->events.on_up(g->arg);
     }
@@ -340,10 +376,22 @@ static void on_hello(struct gateway_link *g, json_t *message)
     log_info("gateway is up, pid %d", (int)g->pid);
     if (g->table) {
         g->restarted = true; /* on_up comes with the acknowledgement */
-        send_json(g, g->table);
+        send_whole(g);
     } else {
         g->events.on_up(g->arg);
     }
+}
+
+/* A change that did not fit is followed by the whole; a whole that is refused is our
+ * own fault, and nothing that we could send would be better. */
+static void on_refused(struct gateway_link *g, json_t *message)
+{
+    bool change = json_is_true(json_object_get(message, "change"));
+
+    log_error("the gateway refused a table: %s",
+              json_string_value(json_object_get(message, "message")));
+    if (change)
+        send_whole(g);
 }
 
 static void on_message(struct gateway_link *g, json_t *message)
@@ -355,8 +403,7 @@ static void on_message(struct gateway_link *g, json_t *message)
     else if (type && strcmp(type, "hello") == 0 && g->state == LINK_STARTING)
         on_hello(g, message);
     else if (type && strcmp(type, "refused") == 0)
-        log_error("the gateway refused a table: %s",
-                  json_string_value(json_object_get(message, "message")));
+        on_refused(g, message);
     else
         log_error("the gateway sent an unexpected message");
 }
@@ -611,6 +658,7 @@ static void release(struct gateway_link *g)
         free(g->listen[i]);
     free(g->listen);
     json_decref(g->table);
+    json_decref(g->models);
     while (!list_empty(&g->waiters)) {
         struct waiter *w = CONTAINER_OF(g->waiters.next, struct waiter, link);
         list_remove(&w->link);
@@ -633,6 +681,7 @@ struct gateway_link *gateway_link_new(uv_loop_t *loop, const struct config *conf
     g->control = g->counters_fd = g->connection = g->pidfd = -1;
     g->state = LINK_STARTING;
     list_init(&g->waiters);
+    g->models = json_object();
     char *path = str_fmt("%s/gateway.sock", config->state);
     if (strlen(path) >= sizeof(g->path))
         rc = err_set(err, 400, "the path %s is longer than %zu bytes; choose a shorter `state`",
@@ -675,11 +724,20 @@ void gateway_link_publish(struct gateway_link *g, json_t *table,
     w->arg = arg;
     ALWAYS(w->epoch > g->epoch);
     list_append(&g->waiters, &w->link);
+    g->published = w->epoch;
+    json_t *changed = json_incref(json_object_get(table, "models")), *model;
+    size_t i;
+    json_array_foreach(changed, i, model)
+        json_object_set(g->models, json_string_value(json_object_get(model, "name")), model);
+    json_object_del(table, "models");
     json_object_set_new(table, "type", json_string("table"));
     json_decref(g->table);
     g->table = table;
-    if (g->state == LINK_UP)
-        send_json(g, table);
+    if (g->state == LINK_UP && g->sent)
+        send_change(g, changed);
+    else if (g->state == LINK_UP)
+        send_whole(g);
+    json_decref(changed);
 }
 
 uint64_t gateway_link_epoch(const struct gateway_link *g)
@@ -774,6 +832,8 @@ static void finish_close(struct gateway_link *g)
 {
     close_connection(g);
     poll_free(&g->exit_poll);
+    if (uv_is_closing((uv_handle_t *)&g->timer))
+        return; /* asked to close twice */
     uv_close((uv_handle_t *)&g->timer, on_handle_closed);
 }
 

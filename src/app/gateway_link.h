@@ -40,9 +40,11 @@ struct gateway_link *gateway_link_new(uv_loop_t *loop, const struct config *conf
                                       struct err *err);
 
 /*
- * Sends a table (its "epoch" must be greater than any before); reference is
- * stolen.  acked is called once when all workers have adopted it; if the
- * gateway is down, when the next one has started with it.
+ * Publishes a table; reference is stolen.  Its "epoch" must be greater than any
+ * before; its "models" are those that have changed since the last publish (all of
+ * them the first time), the gateway is told no more than that.  acked is called
+ * once when all workers have adopted it; if the gateway is down, when the next
+ * one has started with it.
  */
 void gateway_link_publish(struct gateway_link *g, json_t *table,
                           void (*acked)(const struct gateway_ack *ack, void *arg), void *arg);

@@ -61,7 +61,6 @@ struct manager {
     size_t nmodels;
     uint64_t epoch;       /* of the newest table */
     uint64_t acked;       /* of the newest acknowledged one */
-    json_t *table;        /* owned; the newest table, NULL before the first */
     int64_t since_ms;     /* when it started, for people */
     int64_t receipts;     /* number of the newest receipt */
     bool adopting;        /* replicas that are added may be running already */
@@ -100,11 +99,12 @@ void fleetwork_adopt(struct manager *m);
 /* Adds the replicas that should be there and ends those that nothing wants. True if some have
  * yet to be ended. */
 bool fleetwork_reconcile(struct manager *m);
-/* Builds the table; publishes it if it says anything new. */
+/* Publishes what has changed since the last time; nothing if nothing has. */
 void fleetwork_publish(struct manager *m);
-/* The same, but always, with an epoch that was given by fleetwork_next_epoch(). */
+/* The change of one model's route alone, always, with an epoch that was given by
+ * fleetwork_next_epoch(): it costs the same however many models there are. */
 uint64_t fleetwork_next_epoch(struct manager *m);
-void fleetwork_publish_epoch(struct manager *m, uint64_t epoch);
+void fleetwork_publish_route(struct manager *m, struct model *model, uint64_t epoch);
 struct tally fleetwork_version_tally(const struct manager *m, const struct version *v);
 struct tally fleetwork_model_tally(const struct manager *m, const struct model *model);
 struct tally fleetwork_slot_tally(const struct manager *m, int slot);

@@ -542,7 +542,6 @@ static void free_parts(struct manager *m)
     for (size_t i = 0; i < m->nmodels; i++)
         model_free(m->models[i]);
     free(m->models);
-    json_decref(m->table);
     if (m->store)
         store_close(m->store);
     config_free(m->config);

@@ -31,6 +31,7 @@ void model_free(struct model *m)
     for (size_t i = 0; i < m->nversions; i++)
         version_free(m->versions[i]);
     rollout_free(m->rollout);
+    free(m->told);
     free(m->versions);
     free(m);
 }

@@ -64,6 +64,7 @@ struct model {
     uint64_t next_epoch;        /* given to the change of route that is being made */
     uint64_t epoch;             /* of its last change of route */
     struct tally gone;          /* of versions that were forgotten */
+    char *told;                 /* owned; routes_text() of what the gateway has; NULL: nothing */
 };
 
 struct model *model_new(const struct config_model *config);

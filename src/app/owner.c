@@ -262,7 +262,7 @@ static void on_route(struct rollout *r, const char *version, uint64_t *epoch, vo
     model->keep_spare =
         model->config->update.spare_running && model->previous && model->previous->nmembers > 0;
     model->epoch = *epoch;
-    fleetwork_publish_epoch(m, *epoch);
+    fleetwork_publish_route(m, model, *epoch);
 }
 
 /* --- ops: looking ------------------------------------------------------------------------- */

@@ -34,7 +34,7 @@ static json_t *version_json(const struct route_version *v)
                      replicas);
 }
 
-static json_t *model_json(const struct route_model *m)
+json_t *routes_model(const struct route_model *m)
 {
     json_t *aliases = json_array(), *versions = json_array();
 
@@ -48,26 +48,33 @@ static json_t *model_json(const struct route_model *m)
                      (json_int_t)m->created, "versions", versions);
 }
 
-json_t *routes_table(const struct config *config, const struct route_model *models, size_t nmodels,
-                     uint64_t epoch)
+json_t *routes_table(const struct config *config, json_t *models, uint64_t epoch)
 {
-    json_t *list = json_array();
-
-    for (size_t i = 0; i < nmodels; i++)
-        json_array_append_new(list, model_json(&models[i]));
     json_t *table = json_pack("{s:s, s:I, s:o, s:o, s:o}", "type", "table", "epoch",
                               (json_int_t)epoch, "limits", limits_json(&config->limits), "timeouts",
-                              timeouts_json(&config->timeouts), "models", list);
+                              timeouts_json(&config->timeouts), "models", models);
     ALWAYS(table);
     return table;
 }
 
-bool routes_same(json_t *a, json_t *b)
+void routes_text(const struct route_model *m, struct buf *out)
 {
-    static const char *const parts[] = {"models", "limits", "timeouts"};
-
-    for (size_t i = 0; i < COUNT_OF(parts); i++)
-        if (!json_equal(json_object_get(a, parts[i]), json_object_get(b, parts[i])))
-            return false;
-    return true;
+    buf_add_str(out, m->expected ? "expected" : "-");
+    for (size_t i = 0; i < m->nversions; i++) {
+        const struct route_version *v = &m->versions[i];
+        buf_add_char(out, '\n');
+        buf_add_str(out, v->name);
+        buf_add_char(out, ' ');
+        buf_add_u64(out, v->weight);
+        for (size_t k = 0; k < v->nreplicas; k++) {
+            const struct route_replica *r = &v->replicas[k];
+            const char *const words[] = {r->address, r->prefix, r->serve_as, r->ready ? "+" : "-"};
+            buf_add_char(out, '\t');
+            buf_add_u64(out, (uint64_t)r->slot);
+            for (size_t w = 0; w < COUNT_OF(words); w++) {
+                buf_add_char(out, ' ');
+                buf_add_str(out, words[w]);
+            }
+        }
+    }
 }

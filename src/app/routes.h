@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "config/config.h"
 
 /* All pointers are borrowed for the call. */
@@ -32,9 +33,11 @@ struct route_model {
     size_t nversions;
 };
 
-/* New reference. */
-json_t *routes_table(const struct config *config, const struct route_model *models, size_t nmodels,
-                     uint64_t epoch);
+/* What one model's part of the table says, as text: the same text, the same part. */
+void routes_text(const struct route_model *m, struct buf *out);
 
-/* The same table in all but its epoch? */
-bool routes_same(json_t *a, json_t *b);
+/* One model's part of the table; new reference. */
+json_t *routes_model(const struct route_model *m);
+
+/* The message; `models` is an array of such parts, its reference is stolen. New reference. */
+json_t *routes_table(const struct config *config, json_t *models, uint64_t epoch);

@@ -228,7 +228,10 @@ static void on_table(struct gateway *g, struct span message)
 
     if (!t) {
         log_error("%s; the old table stays", err.text);
-        send_json(g, json_pack("{s:s, s:s}", "type", "refused", "message", err.text), NULL, 0);
+        send_json(g,
+                  json_pack("{s:s, s:s, s:b}", "type", "refused", "message", err.text, "change",
+                            err.status == 409),
+                  NULL, 0);
         return;
     }
     if (g->table && t->epoch <= g->table->epoch) {
