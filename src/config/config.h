@@ -101,13 +101,16 @@ struct config_timeouts {    /* all in milliseconds */
 };
 
 struct config {
-    char *file;           /* the file's absolute path */
-    char **listen;        /* NULL-terminated "HOST:PORT"; at least one */
-    unsigned workers;     /* default: number of cores; 1..16 */
-    char *admin_socket;   /* absolute path; default STATE/admin.sock */
-    char *state;          /* absolute folder; default ./run */
-    char *log_level;      /* "info" */
-    char *engine_program; /* segue-engine; default: beside the segue executable */
+    char *file;            /* the file's absolute path */
+    char **listen;         /* NULL-terminated "HOST:PORT"; at least one */
+    unsigned workers;      /* default: number of cores; 1..16 */
+    char *admin_socket;    /* absolute path; default STATE/admin.sock */
+    char *access_log_file; /* absolute path; NULL: no access log */
+    bool access_log_text;  /* `format: text` and not `json` */
+    char **metrics_listen; /* NULL-terminated "HOST:PORT"; may be NULL */
+    char *state;           /* absolute folder; default ./run */
+    char *log_level;       /* "info" */
+    char *engine_program;  /* segue-engine; default: beside the segue executable */
     struct config_limits limits;
     struct config_timeouts timeouts;
     struct config_model *models; /* owned array, at least one */

@@ -15,6 +15,7 @@ static const char *const engine_names[] = {
 #undef X
     NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
+static const char *const access_formats[] = {"json", "text", NULL}; /* index = access_log_text */
 static const char *const spares[] = {"disk", "running", NULL}; /* index = spare_running */
 
 #define ENGINE(id) (UINT32_C(1) << CONFIG_ENGINE_##id)
@@ -34,6 +35,8 @@ const struct key keys[] = {
     {SCOPE_ROOT, "engine_program", KEY_PATH, AT(config, engine_program), .fallback_note = "beside the segue executable",
      .help = "The `segue-engine` that runs `builtin` versions."},
     {SCOPE_ROOT, "admin", KEY_SECTION, .inner = SCOPE_ADMIN, .help = "See below."},
+    {SCOPE_ROOT, "access_log", KEY_SECTION, .inner = SCOPE_ACCESS_LOG, .help = "See below."},
+    {SCOPE_ROOT, "metrics", KEY_SECTION, .inner = SCOPE_METRICS, .help = "See below."},
     {SCOPE_ROOT, "limits", KEY_SECTION, AT(config, limits), .inner = SCOPE_LIMITS, .help = "See below."},
     {SCOPE_ROOT, "timeouts", KEY_SECTION, AT(config, timeouts), .inner = SCOPE_TIMEOUTS, .help = "See below."},
     {SCOPE_ROOT, "models", KEY_ENTRIES, AT(config, models), .inner = SCOPE_MODEL, .required = 1,
@@ -42,6 +45,14 @@ const struct key keys[] = {
 
     {SCOPE_ADMIN, "socket", KEY_PATH, AT(config, admin_socket), .fallback_note = "`admin.sock` in the `state` folder",
      .help = "Unix socket of the admin API, mode 0600."},
+
+    {SCOPE_ACCESS_LOG, "file", KEY_PATH, AT(config, access_log_file), .fallback_note = "no access log",
+     .help = "Lines are appended to it; made with mode 0640 if it is not there. After a rotation SIGHUP to the manager opens it anew."},
+    {SCOPE_ACCESS_LOG, "format", KEY_CHOICE, AT(config, access_log_text), .fallback = "json", .choices = access_formats,
+     .help = "One JSON object a line, or `name=value` text."},
+
+    {SCOPE_METRICS, "listen", KEY_ADDRESSES, AT(config, metrics_listen), .fallback_note = "only `GET /metrics` on the admin socket",
+     .help = "Where `GET /metrics` is answered over TCP, without a key: an address that only Prometheus reaches."},
 
     {SCOPE_LIMITS, "head_bytes", KEY_SIZE, AT(config_limits, head_bytes), .min = KIB, .max = MIB, .fallback = "16KiB",
      .help = "Request line and header of a request; more is answered 431."},

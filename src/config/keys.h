@@ -14,6 +14,8 @@
 #define SCOPES(X)                                                                         \
     X(ROOT,     "",                        "The file itself.")                            \
     X(ADMIN,    "admin",                   "The interface for the command line.")         \
+    X(ACCESS_LOG, "access_log",            "One line for each request; `docs/observability.md` has the fields.") \
+    X(METRICS,  "metrics",                 "What Prometheus reads; `docs/observability.md` has the names.") \
     X(LIMITS,   "limits",                  "What one client, or all of them, may take.")  \
     X(TIMEOUTS, "timeouts",                "How long the gateway waits, and for what.")   \
     X(MODEL,    "models.NAME",             "A model: the public name that clients ask for.") \

@@ -206,6 +206,10 @@ static void test_values(void **state)
     assert_string_equal(c->state, "/var/lib/segue");
     assert_string_equal(c->admin_socket, "/run/segue/admin.sock");
     assert_string_equal(c->log_level, "debug");
+    assert_non_null(strstr(c->access_log_file, "/good/log/access.log"));
+    assert_true(c->access_log_text);
+    assert_string_equal(c->metrics_listen[0], "127.0.0.1:9464");
+    assert_null(c->metrics_listen[1]);
     assert_int_equal(c->limits.head_bytes, 65536);
     assert_int_equal(c->limits.body_bytes, 1 << 30);
     assert_int_equal(c->limits.client_buffer_bytes, 4096);
@@ -412,7 +416,7 @@ static void test_harmless(void **state)
     /* One line for the key, one for the missing models. */
     assert_string_equal(strrchr(strtok(buf_head(&said), "\n"), '?'),
                         "?x.yaml:1:1: error: forged'; listen, workers, state, log_level, "
-                        "engine_program, admin, limits, timeouts and models are known here");
+                        "engine_program, admin, access_log, metrics, limits, timeouts and models are known here");
     assert_string_equal(strtok(NULL, "\n"),
                         "x.yaml:1:1: error: 'models' is missing; at least one model is needed");
     buf_fini(&said);
