@@ -42,7 +42,7 @@ enum { LISTEN_MAX = 32, DRAIN_DEFAULT_MS = 600000, PEER_PLACES = 1 << 16 };
 
 struct adoption {
     _Atomic uint64_t epoch; /* the newest table that this worker has adopted */
-    uint64_t at_ns;         /* when; written before epoch */
+    _Atomic uint64_t at_ns; /* when; written before epoch, so never too early for it */
 } __attribute__((aligned(64)));
 
 struct gateway {
@@ -106,15 +106,16 @@ static uint64_t adopted_by_all(struct gateway *g, uint64_t *at_ns)
         uint64_t e = atomic_load(&g->adopted[i].epoch);
         if (e < epoch)
             epoch = e;
-        if (e && g->adopted[i].at_ns > *at_ns)
-            *at_ns = g->adopted[i].at_ns;
+        uint64_t at = atomic_load(&g->adopted[i].at_ns);
+        if (e && at > *at_ns)
+            *at_ns = at;
     }
     return epoch;
 }
 
 void gateway_adopted(struct gateway *g, unsigned index, uint64_t epoch)
 {
-    g->adopted[index].at_ns = clock_ns();
+    atomic_store(&g->adopted[index].at_ns, clock_ns());
     atomic_store(&g->adopted[index].epoch, epoch);
     tell_main(g);
 }
