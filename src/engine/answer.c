@@ -6,6 +6,8 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "base/clock.h"
+
 void answer_begin(struct answer *a, const struct request *r, const char *model)
 {
     uint64_t random[2] = {0};
@@ -15,7 +17,7 @@ void answer_begin(struct answer *a, const struct request *r, const char *model)
     a->created = (int64_t)time(NULL);
     a->model = model;
     if (getrandom(random, sizeof(random), 0) != sizeof(random))
-        random[0] = (uint64_t)(uintptr_t)a;
+        random[0] = clock_ns();
     snprintf(a->id, sizeof(a->id), "%s-%016" PRIx64 "%08" PRIx32, a->chat ? "chatcmpl" : "cmpl",
              random[0], (uint32_t)random[1]);
 }

@@ -15,7 +15,7 @@
 #include <sys/random.h>
 
 #include "base/alloc.h"
-#include "base/utf8.h"
+#include "base/clock.h"
 #include "engine/messages.h"
 
 /* Fields with a number.    name                    member       integer  from   to   default */
@@ -502,7 +502,7 @@ static uint64_t random_seed(void)
     uint64_t seed = 0;
 
     if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
-        seed = (uint64_t)(uintptr_t)&seed;
+        seed = clock_ns();
     return seed;
 }
 
