@@ -4,9 +4,12 @@
 
 static json_t *limits_json(const struct config_limits *l)
 {
-    return json_pack("{s:I, s:I, s:I, s:I}", "head_bytes", (json_int_t)l->head_bytes, "body_bytes",
-                     (json_int_t)l->body_bytes, "connections", (json_int_t)l->connections,
-                     "client_buffer_bytes", (json_int_t)l->client_buffer_bytes);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "head_bytes", (json_int_t)l->head_bytes,
+                     "body_bytes", (json_int_t)l->body_bytes, "connections",
+                     (json_int_t)l->connections, "client_buffer_bytes",
+                     (json_int_t)l->client_buffer_bytes, "exchanges", (json_int_t)l->exchanges,
+                     "client_connections", (json_int_t)l->client_connections, "body_memory_bytes",
+                     (json_int_t)l->body_memory_bytes);
 }
 
 static json_t *timeouts_json(const struct config_timeouts *t)
@@ -54,6 +57,8 @@ json_t *routes_table(const struct config *config, json_t *models, uint64_t epoch
                               (json_int_t)epoch, "limits", limits_json(&config->limits), "timeouts",
                               timeouts_json(&config->timeouts), "models", models);
     ALWAYS(table);
+    if (config->sticky_header)
+        json_object_set_new(table, "sticky_header", json_string(config->sticky_header));
     return table;
 }
 

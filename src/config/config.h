@@ -87,6 +87,9 @@ struct config_limits {
     unsigned connections;         /* of all workers; default 20000 */
     unsigned client_buffer_bytes; /* unsent answer bytes before the engine is not read any more;
                                      default 256 KiB */
+    unsigned exchanges;           /* answered or held at once; default 10000 */
+    unsigned client_connections;  /* of one client address; default 20000 */
+    size_t body_memory_bytes;     /* bodies that are arriving; default 256 MiB */
 };
 
 struct config_timeouts {    /* all in milliseconds */
@@ -110,6 +113,7 @@ struct config {
     char **metrics_listen; /* NULL-terminated "HOST:PORT"; may be NULL */
     char *state;           /* absolute folder; default ./run */
     char *log_level;       /* "info" */
+    char *sticky_header;   /* a header that names a conversation; NULL: none */
     char *engine_program;  /* segue-engine; default: beside the segue executable */
     struct config_limits limits;
     struct config_timeouts timeouts;

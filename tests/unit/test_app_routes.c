@@ -21,7 +21,10 @@ static const struct config config = {
     .limits = {.head_bytes = 16384,
                .body_bytes = 8388608,
                .connections = 20000,
-               .client_buffer_bytes = 262144},
+               .client_buffer_bytes = 262144,
+               .exchanges = 10000,
+               .client_connections = 20000,
+               .body_memory_bytes = 268435456},
     .timeouts = {.head = 10000,
                  .body = 60000,
                  .idle = 75000,
@@ -83,7 +86,8 @@ static void the_table_is_as_documented(void **unused)
     static const char expected[] =
         "{\"type\":\"table\",\"epoch\":7,"
         "\"limits\":{\"head_bytes\":16384,\"body_bytes\":8388608,\"connections\":20000,"
-        "\"client_buffer_bytes\":262144},"
+        "\"client_buffer_bytes\":262144,\"exchanges\":10000,\"client_connections\":20000,"
+        "\"body_memory_bytes\":268435456},"
         "\"timeouts\":{\"head\":10000,\"body\":60000,\"idle\":75000,\"send\":60000,"
         "\"connect\":2000,\"first_byte\":300000,\"between_bytes\":120000,"
         "\"upstream_idle\":30000},"
