@@ -289,8 +289,7 @@ void client_error(struct client *c, enum gateway_error e, const char *fmt, ...)
     va_list args;
 
     va_start(args, fmt);
-    reply_error(c, e, gateway_error_row(e)->status == 503 ? "Retry-After: 1\r\n" : NULL, fmt,
-                args);
+    reply_error(c, e, gateway_error_row(e)->status == 503 ? "Retry-After: 1\r\n" : NULL, fmt, args);
     va_end(args);
 }
 
@@ -341,6 +340,9 @@ static void handle(struct client *c, const struct http_request_head *head, struc
     timer_clear(&c->timer);
     counter_add(&c->worker->row->requests, 1);
     set_state(c, CLIENT_BUSY);
+    c->key = NULL;
+    if (table_of(c)->keyring && !admit(c, head))
+        return;
     if (page_answer(c, head))
         return;
     exchange_begin(c, head, body);
@@ -363,6 +365,13 @@ static bool begin_body(struct client *c, const struct http_request_head *head, s
         head->content_length > table_of(c)->limits.body_bytes) {
         too_large(c);
         return false;
+    }
+    if (table_of(c)->keyring) { /* a body is not taken from everybody */
+        bool keep_alive = c->keep_alive;
+        c->keep_alive = false;
+        if (!admit(c, head))
+            return false;
+        c->keep_alive = keep_alive;
     }
     c->head_len = head_len;
     c->body_len = 0;

@@ -11,6 +11,8 @@
     X(BAD_REQUEST,      400, "invalid_request_error", "bad_request",        "the request is not valid HTTP")                       \
     X(BAD_JSON,         400, "invalid_request_error", "bad_json",           "the body is not a JSON object")                       \
     X(BAD_MODEL,        400, "invalid_request_error", "bad_model",          "`model` must be a string")                            \
+    X(INVALID_KEY,      401, "invalid_request_error", "invalid_api_key",    "an API key is needed")                                \
+    X(KEY_MODEL,        403, "invalid_request_error", "model_not_allowed",  "the API key may not use this model")                  \
     X(NOT_FOUND,        404, "invalid_request_error", "not_found",          "there is nothing at this path")                       \
     X(MODEL_NOT_FOUND,  404, "invalid_request_error", "model_not_found",    "the model does not exist")                            \
     X(METHOD,           405, "invalid_request_error", "method_not_allowed", "the method is not allowed here")                      \
@@ -18,6 +20,8 @@
     X(LENGTH_REQUIRED,  411, "invalid_request_error", "length_required",    "the request has no body")                             \
     X(TOO_LARGE,        413, "invalid_request_error", "body_too_large",     "the body is larger than the limit")                   \
     X(EXPECTATION,      417, "invalid_request_error", "bad_expect",         "only `Expect: 100-continue` is understood")           \
+    X(KEY_TOO_MANY,     429, "rate_limit_error",      "concurrency_limit_exceeded", "the API key has as many requests as it may")  \
+    X(KEY_TOO_OFTEN,    429, "rate_limit_error",      "rate_limit_exceeded", "the API key's rate is used up")                      \
     X(HEAD_TOO_LARGE,   431, "invalid_request_error", "head_too_large",     "the request head is larger than the limit")           \
     X(ENGINE_ANSWER,    502, "server_error",          "bad_gateway",        "the engine's answer was not valid HTTP")              \
     X(ENGINE_GONE,      502, "server_error",          "engine_gone",        "the engine ended before it answered")                 \

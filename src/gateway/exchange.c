@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "gateway/internal.h"
+#include "gateway/keyring.h"
 #include "gateway/route.h"
 #include "gateway/sticky.h"
 
@@ -129,6 +130,9 @@ static struct client *end(struct exchange *x)
     timer_clear(&x->timer);
     c->exchange = NULL;
     x->worker->nexchanges--;
+    if (x->key)
+        api_key_leave(x->key);
+    x->key = NULL;
     loop_bury(&x->worker->loop, &x->grave, release);
     return c;
 }
@@ -351,6 +355,7 @@ void exchange_dispatch(struct exchange *x)
 {
     struct worker *w = x->worker;
     struct table_match match;
+    char text[512];
 
     if (x->view != w->view) {
         view_unref(x->view);
@@ -362,6 +367,12 @@ void exchange_dispatch(struct exchange *x)
     x->replica = NULL;
     if (!find_model(x, &match)) {
         no_such_model(x);
+        return;
+    }
+    if (x->key && !api_key_allows(x->key, match.model->name)) {
+        snprintf(text, sizeof(text), "the API key '%s' may not use the model '%s'", x->key->name,
+                 match.model->name);
+        refuse(x, GATEWAY_ERROR_KEY_MODEL, text);
         return;
     }
     x->version = match.version
@@ -397,6 +408,32 @@ static struct span sticky_header(const struct table *t, const struct http_reques
     return span_of(NULL, 0);
 }
 
+/* The request counts against its key's limits; false: it is over them, and was answered. */
+static bool take_key(struct exchange *x, struct api_key *key)
+{
+    uint64_t wait_ns = 0;
+    char headers[64];
+
+    switch (api_key_enter(key, x->worker->loop.now_ns, &wait_ns)) {
+    case KEY_WELCOME:
+        x->key = key;
+        return true;
+    case KEY_TOO_MANY:
+        client_error_headers(end(x), GATEWAY_ERROR_KEY_TOO_MANY, "Retry-After: 1\r\n",
+                             "the API key '%s' may have %u requests at a time (its concurrency)",
+                             key->name, key->concurrency);
+        return false;
+    case KEY_TOO_OFTEN:
+        break;
+    }
+    snprintf(headers, sizeof(headers), "Retry-After: %llu\r\n",
+             (unsigned long long)(wait_ns / 1000000000 + 1));
+    client_error_headers(end(x), GATEWAY_ERROR_KEY_TOO_OFTEN, headers,
+                         "the API key '%s' may begin %u requests in a second (its rate)", key->name,
+                         key->rate);
+    return false;
+}
+
 void exchange_begin(struct client *c, const struct http_request_head *head, struct span body)
 {
     struct worker *w = c->worker;
@@ -426,6 +463,8 @@ void exchange_begin(struct client *c, const struct http_request_head *head, stru
                      "too many requests are being answered already (limits.exchanges)");
         return;
     }
+    if (c->key && !take_key(x, c->key))
+        return;
     if (fault != JSON_NONE) {
         if (fault == JSON_EMPTY)
             client_error(end(x), GATEWAY_ERROR_BAD_JSON, "%s", json_fault_text(fault));

@@ -8,6 +8,7 @@
  * workers but the table (immutable, counted) and the counters (one writer).
  */
 #pragma once
+#include <openssl/types.h>
 #include <pthread.h>
 #include <sys/uio.h>
 
@@ -31,6 +32,7 @@ enum {
 struct worker;
 struct client;
 struct exchange;
+struct api_key;
 
 /* --- view: a worker's hold on a table -------------------------------------- */
 
@@ -165,6 +167,8 @@ struct exchange {
     bool waited;                   /* counted in held_total, not yet in unheld */
     unsigned held_model;           /* HELD: index in view->held */
 
+    struct api_key *key; /* counted; NULL: the request showed none of ours */
+
     char request_id[REQUEST_ID_MAX + 1];
     bool head_only; /* HEAD */
 
@@ -282,6 +286,8 @@ struct client {
     size_t counted;            /* bytes of `in` that worker->body_bytes has */
     bool feeding;              /* feed() is on the stack */
     unsigned peer_place;       /* of gateway_peer_enter() */
+    struct api_key *key;       /* borrowed from the table, while a request is taken; or NULL */
+    struct span key_text;      /* as that request's head has it */
     char ip[46];
 };
 
@@ -305,6 +311,14 @@ void client_error_headers(struct client *c, enum gateway_error e, const char *he
                           const char *fmt, ...) PRINTF_LIKE(4, 5);
 /* Asks an idle connection to end, a busy one after its answer. */
 void client_drain(struct client *c);
+
+/* --- admit: who may come in ------------------------------------------------- */
+
+/* For tables with a keyring: sets c->key if the request shows one of its keys. False: it was
+ * refused, and that was answered. */
+bool admit(struct client *c, const struct http_request_head *head);
+/* Whether a field is the one that showed c->key. */
+bool admit_is_key(const struct client *c, const struct http_field *f);
 
 /* --- pages: what the gateway answers by itself ------------------------------ */
 
@@ -344,9 +358,10 @@ struct worker {
     bool draining;
     char date[64]; /* "Date: ...\r\n" of date_s */
     uint64_t date_s;
-    char *scratch;    /* SCRATCH_BYTES, with CHUNK_HEAD_ROOM before and 16 after */
-    char *flat;       /* FLAT_BYTES */
-    struct buf lines; /* the head that is being written */
+    char *scratch;      /* SCRATCH_BYTES, with CHUNK_HEAD_ROOM before and 16 after */
+    char *flat;         /* FLAT_BYTES */
+    struct buf lines;   /* the head that is being written */
+    EVP_MD_CTX *digest; /* owned; made when the first key is looked at */
 };
 
 /* A random number of 64 bits; not for secrets. */

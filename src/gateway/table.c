@@ -13,6 +13,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "gateway/counters.h"
+#include "gateway/keyring.h"
 
 struct name_entry {
     struct span name; /* owned copy; p NULL: free entry */
@@ -402,6 +403,7 @@ static void table_free(struct table *t)
     for (size_t i = 0; i < t->nmodels; i++)
         model_unref(t->models[i]);
     names_unref(t->names);
+    keyring_unref(t->keyring);
     free(t->models);
     free(t->sticky_header);
     free(t);
@@ -468,6 +470,19 @@ static int parse_models(struct table *t, json_t *models, struct err *err)
     return 0;
 }
 
+/* A change that does not name the keys leaves them as they are. */
+static int parse_keys(struct table *t, json_t *root, const struct table *base, struct err *err)
+{
+    json_t *keys = json_object_get(root, "keys");
+    bool required = json_is_true(json_object_get(root, "keys_required"));
+    struct keyring *old = base ? base->keyring : NULL;
+
+    if (keys || !json_object_get(root, "base"))
+        return keyring_parse(keys, required, old, &t->keyring, err);
+    t->keyring = old ? keyring_ref(old) : NULL;
+    return 0;
+}
+
 static int fill_table(struct table *t, json_t *root, const struct table *base, struct err *err)
 {
     json_t *models = json_object_get(root, "models");
@@ -480,7 +495,8 @@ static int fill_table(struct table *t, json_t *root, const struct table *base, s
         return err_set(err, 409, "table: it is a change of epoch %lld, but the table here is %llu",
                        (long long)json_integer_value(since),
                        base ? (unsigned long long)base->epoch : 0);
-    if ((since ? patch_models(t, models, base, err) : parse_models(t, models, err)) < 0)
+    if ((since ? patch_models(t, models, base, err) : parse_models(t, models, err)) < 0 ||
+        parse_keys(t, root, base, err) < 0)
         return -1;
     t->sticky_header = str_dup(header ? header : "");
     if (!t->names)

@@ -73,6 +73,7 @@ struct timeouts { /* nanoseconds */
     uint64_t head, body, idle, send, connect, first_byte, between_bytes, upstream_idle;
 };
 
+struct keyring;
 struct names;
 
 struct table {
@@ -83,6 +84,7 @@ struct table {
     char *sticky_header; /* "" if none: conversations are known by `user` and the like */
     struct limits limits;
     struct timeouts timeouts;
+    struct keyring *keyring;     /* counted; NULL: no request is asked for a key */
     struct model_route **models; /* owned array of counted */
     size_t nmodels;
     struct names *names; /* counted; shared by tables with the same names */

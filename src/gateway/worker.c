@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -310,6 +311,7 @@ void worker_join_free(struct worker *w)
     if (w->reserve_fd >= 0)
         close(w->reserve_fd);
     buf_fini(&w->lines);
+    EVP_MD_CTX_free(w->digest);
     free(w->scratch - SCRATCH_BEFORE);
     free(w->flat);
     free(w->listeners);

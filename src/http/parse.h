@@ -34,6 +34,7 @@ enum { HTTP_FIELDS_MAX = 100 };
     X(SERVER,              "server",              0)     \
     X(RETRY_AFTER,         "retry-after",         0)     \
     X(AUTHORIZATION,       "authorization",       0)     \
+    X(X_API_KEY,           "x-api-key",           0)     \
     X(ORIGIN,              "origin",              0)     \
     X(X_REQUEST_ID,        "x-request-id",        0)     \
     X(X_FORWARDED_FOR,     "x-forwarded-for",     0)     \

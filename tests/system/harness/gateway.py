@@ -48,10 +48,11 @@ TIMEOUTS = {"head": 20000, "body": 20000, "idle": 60000, "send": 20000, "connect
 
 class Gateway:
     def __init__(self, box, workers=2, addresses=("127.0.0.1",), before=(), models=None,
-                 limits=None, timeouts=None):
+                 limits=None, timeouts=None, extra=None):
         self.box, self.workers, self.before = box, workers, list(before)
         self.limits = {**LIMITS, **(limits or {})}
         self.timeouts = {**TIMEOUTS, **(timeouts or {})}
+        self.extra = extra or {}  # further members of each table
         self.epoch = 0
         self.models = []
         self.slots = {}
@@ -161,7 +162,7 @@ class Gateway:
                         r["slot"] = self.slot(r["address"])
         self.epoch += 1
         return {"type": "table", "epoch": self.epoch, "limits": self.limits,
-                "timeouts": self.timeouts, "models": self.models}
+                "timeouts": self.timeouts, "models": self.models, **self.extra}
 
     def publish(self, models=None):
         """Sends a table and waits for its acknowledgement: {"epoch", "acked_ns"}."""
