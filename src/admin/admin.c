@@ -158,6 +158,21 @@ static void verb_status(struct request *q)
     reply_json(q->http, 200, q->admin->backend->status(q->admin->arg));
 }
 
+static void verb_counters(struct request *q)
+{
+    reply_json(q->http, 200, q->admin->backend->counters(q->admin->arg));
+}
+
+static void verb_metrics(struct request *q)
+{
+    struct buf text = {0};
+
+    q->admin->backend->metrics(&text, q->admin->arg);
+    http_call_reply(q->http, 200, "text/plain; version=0.0.4; charset=utf-8", NULL,
+                    buf_span(&text));
+    buf_fini(&text);
+}
+
 static void verb_versions(struct request *q)
 {
     struct err err;

@@ -12,6 +12,7 @@
 #include <uv.h>
 
 #include "admin/operations.h"
+#include "base/buf.h"
 #include "base/err.h"
 
 struct admin;
@@ -25,6 +26,8 @@ struct admin_backend {
     json_t *(*receipt)(const char *model, int64_t number, void *arg, struct err *err);
     json_t *(*rollouts)(const char *model, int limit, void *arg, struct err *err);
     json_t *(*logs)(const char *replica, unsigned lines, void *arg, struct err *err);
+    json_t *(*counters)(void *arg);
+    void (*metrics)(struct buf *out, void *arg); /* Prometheus text */
     /* Each answers the call exactly once. */
     void (*deploy)(struct admin_call *call, const char *model, const char *path,
                    const char *version, const char *engine, void *arg);

@@ -25,6 +25,10 @@
       "this table")                                                                                             \
     X(status,           GET,  "/admin/v1/status",               READ,  "",                                      \
       "what runs: gateway, models, versions, replicas, counters")                                               \
+    X(counters,         GET,  "/admin/v1/counters",             READ,  "",                                      \
+      "sums and histograms since the beginning, for rates and percentiles")                                     \
+    X(metrics,          GET,  "/metrics",                       READ,  "",                                      \
+      "the same and more as Prometheus text")                                                                   \
     X(versions,         GET,  "/admin/v1/versions",             READ,  "model?:s",                              \
       "the versions that are known, and their files")                                                           \
     X(receipt,          GET,  "/admin/v1/receipt",              READ,  "model?:s number?:i",                    \

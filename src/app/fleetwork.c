@@ -139,6 +139,10 @@ static void add_missing(struct manager *m, struct version *v)
         struct tally base = {0};
         if (!m->adopting)
             base = fleetwork_slot_tally(m, replica_slot(r));
+        if (m->link)
+            account_assign(m->account, gateway_link_rows(m->link), gateway_link_workers(m->link),
+                           (unsigned)replica_slot(r), v->model->config->name, v->spec.name,
+                           m->adopting);
         struct member *member = version_add_member(v, r, i, &base);
         member->trusted =
             v->found && m->gateway_adopted && (v == v->model->serving || v == v->model->previous);

@@ -788,6 +788,26 @@ void gateway_link_counters(const struct gateway_link *g, struct gateway_counters
     out->held = out->held_total - unheld;
 }
 
+const struct counters *gateway_link_rows(const struct gateway_link *g)
+{
+    return g->counters;
+}
+
+unsigned gateway_link_workers(const struct gateway_link *g)
+{
+    return g->workers;
+}
+
+pid_t gateway_link_pid(const struct gateway_link *g)
+{
+    return g->pid;
+}
+
+unsigned gateway_link_restarts(const struct gateway_link *g)
+{
+    return g->restarts;
+}
+
 static long long rss_of(pid_t pid)
 {
     char path[64];

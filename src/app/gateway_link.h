@@ -83,6 +83,14 @@ struct gateway_counters {
 };
 void gateway_link_counters(const struct gateway_link *g, struct gateway_counters *out);
 
+/* The rows themselves, and how many workers write them; borrowed. */
+struct counters;
+const struct counters *gateway_link_rows(const struct gateway_link *g);
+unsigned gateway_link_workers(const struct gateway_link *g);
+
+pid_t gateway_link_pid(const struct gateway_link *g); /* 0: none runs */
+unsigned gateway_link_restarts(const struct gateway_link *g);
+
 /* {state, pid, since, restarts, epoch, workers, listen[], rss_bytes}; new reference. */
 json_t *gateway_link_json(const struct gateway_link *g);
 

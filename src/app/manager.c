@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "app/internal.h"
+#include "app/metrics.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -136,6 +137,7 @@ static void close_rest(struct manager *m)
     set_state(m, MANAGER_CLOSED);
     admin_close(m->admin);
     m->admin = NULL;
+    metrics_stop(m);
     close_handle(&m->soon);
     close_handle(&m->tick);
     close_handle(&m->rest);
@@ -480,6 +482,8 @@ static const struct admin_backend backend = {
     .receipt = views_receipt,
     .rollouts = views_rollouts,
     .logs = views_logs,
+    .counters = metrics_counters,
+    .metrics = metrics_text,
     .deploy = updates_deploy,
     .switch_to = updates_switch,
     .rollback = updates_rollback,
@@ -490,7 +494,8 @@ static int start_parts(struct manager *m, struct err *err)
 {
     m->admin = admin_new(&m->loop, &backend, m);
     if (make_folder_of(m->config->admin_socket, err) != 0 ||
-        admin_listen(m->admin, m->config->admin_socket, err) != 0 || start_gateway(m, err) != 0)
+        admin_listen(m->admin, m->config->admin_socket, err) != 0 || metrics_start(m, err) != 0 ||
+        start_gateway(m, err) != 0)
         return -1;
     if (start_fleet(m, err) != 0 || recover_rollouts(m, err) != 0)
         return -1;
@@ -542,6 +547,7 @@ static void free_parts(struct manager *m)
     for (size_t i = 0; i < m->nmodels; i++)
         model_free(m->models[i]);
     free(m->models);
+    account_free(m->account);
     if (m->store)
         store_close(m->store);
     config_free(m->config);
@@ -613,6 +619,7 @@ int manager_main(int argc, char **argv)
         return CLI_USAGE;
     list_init(&m.ended);
     list_init(&m.checks);
+    m.account = account_new();
     m.config_file = str_dup(file);
     log_start("manager", LOG_INFO);
     if (load_config(&m) != 0) {

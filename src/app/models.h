@@ -51,6 +51,8 @@ struct version {
     uint64_t retired_ns; /* since when nothing wants it; 0: wanted */
 };
 
+enum { MODEL_ROLLOUT_KINDS = ROLLOUT_ROLLBACK + 1 };
+
 struct model {
     const struct config_model *config; /* borrowed */
     struct version **versions;         /* owned array of owned, in order of appearance */
@@ -64,6 +66,7 @@ struct model {
     uint64_t next_epoch;        /* given to the change of route that is being made */
     uint64_t epoch;             /* of its last change of route */
     struct tally gone;          /* of versions that were forgotten */
+    uint64_t results[MODEL_ROLLOUT_KINDS][ROLLOUT_NSTATES]; /* updates that ended so */
     char *told;                 /* owned; routes_text() of what the gateway has; NULL: nothing */
 };
 

@@ -437,6 +437,7 @@ static void take_off(struct manager *m, struct model *model, struct rollout *r)
         forget_fresh(m, to);
     else if (to)
         to->fresh = false;
+    model->results[rollout_kind(r)][rollout_state(r)]++;
     e->rollout = r;
     list_append(&m->ended, &e->link);
     model->rollout = NULL;
