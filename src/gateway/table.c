@@ -19,7 +19,13 @@ struct name_entry {
     struct span name; /* owned copy; p NULL: free entry */
     uint64_t hash;
     unsigned model; /* index in table->models */
-    int version;    /* index in that model's versions; -1: the route decides */
+    int version;    /* index in that model's versions, or one of these: */
+};
+
+enum {
+    VERSION_BY_ROUTE = -1,
+    VERSION_CHAMPION = -2,  /* NAME@champion, NAME@stable: the one with most of the requests */
+    VERSION_CHALLENGER = -3 /* NAME@challenger, NAME@canary: the newest other one that is ready */
 };
 
 struct names {
@@ -307,16 +313,38 @@ static void names_add_kind(struct names *names, const struct model_route *m, cha
 {
     for (const char *line = m->signature; *line; line = strchr(line, '\n') + 1)
         if (line[0] == kind && line[1] == ' ')
-            name_add(names, span_of(line + 2, strcspn(line + 2, "\n")), m->index, -1);
+            name_add(names, span_of(line + 2, strcspn(line + 2, "\n")), m->index, VERSION_BY_ROUTE);
+}
+
+/* The words of model registries for "what serves" and "what may serve next". */
+static void names_add_roles(struct names *names, const struct model_route *m)
+{
+    static const struct {
+        const char *word;
+        int version;
+    } roles[] = {
+        {"champion", VERSION_CHAMPION},
+        {"stable", VERSION_CHAMPION},
+        {"challenger", VERSION_CHALLENGER},
+        {"canary", VERSION_CHALLENGER},
+    };
+
+    for (size_t i = 0; i < COUNT_OF(roles); i++) {
+        char *name = str_fmt("%s@%s", m->name, roles[i].word);
+        name_add(names, span_str(name), m->index, roles[i].version);
+        free(name);
+    }
 }
 
 static struct names *names_new(const struct table *t)
 {
     size_t need = 0, n = 16;
 
-    for (size_t i = 0; i < t->nmodels; i++)
+    for (size_t i = 0; i < t->nmodels; i++) {
+        need += 4; /* roles */
         for (const char *p = t->models[i]->signature; *p; p++)
             need += *p == '\n';
+    }
     while (n < need * 2)
         n *= 2;
     struct names *names = mem_zero(sizeof(*names) + n * sizeof(names->entries[0]));
@@ -324,12 +352,14 @@ static struct names *names_new(const struct table *t)
     names->n = n;
     for (size_t i = 0; i < t->nmodels; i++) {
         const struct model_route *m = t->models[i];
-        name_add(names, span_str(m->name), m->index, -1);
+        name_add(names, span_str(m->name), m->index, VERSION_BY_ROUTE);
         for (size_t v = 0; v < m->nversions; v++)
             name_add(names, span_str(m->versions[v].tag), m->index, (int)v);
     }
-    for (size_t i = 0; i < t->nmodels; i++)
+    for (size_t i = 0; i < t->nmodels; i++) {
+        names_add_roles(names, t->models[i]);
         names_add_kind(names, t->models[i], 'a');
+    }
     /* An application that was set up for one engine goes on with that engine's
      * name for the model; the route decides all the same. */
     for (size_t i = 0; i < t->nmodels; i++)
@@ -346,15 +376,42 @@ static void names_unref(struct names *names)
     free(names);
 }
 
+static const struct version_route *champion(const struct model_route *m)
+{
+    const struct version_route *best = NULL;
+
+    for (size_t i = 0; i < m->nversions; i++)
+        if (m->versions[i].weight > (best ? best->weight : 0))
+            best = &m->versions[i];
+    return best;
+}
+
+static const struct version_route *challenger(const struct model_route *m)
+{
+    const struct version_route *first = champion(m);
+
+    for (size_t i = m->nversions; i-- > 0;) {
+        const struct version_route *v = &m->versions[i];
+        for (size_t r = 0; v != first && r < v->nreplicas; r++)
+            if (v->replicas[r].ready)
+                return v;
+    }
+    return NULL;
+}
+
 bool table_find(const struct table *t, struct span name, struct table_match *match)
 {
     const struct name_entry *e = probe(t->names, name, fnv1a(name));
 
     if (!e->name.p)
         return false;
-    match->model = t->models[e->model];
-    match->version = e->version < 0 ? NULL : &match->model->versions[e->version];
-    return true;
+    const struct model_route *m = t->models[e->model];
+    match->model = m;
+    match->version = e->version >= 0                    ? &m->versions[e->version]
+                     : e->version == VERSION_CHAMPION   ? champion(m)
+                     : e->version == VERSION_CHALLENGER ? challenger(m)
+                                                        : NULL;
+    return e->version == VERSION_BY_ROUTE || match->version;
 }
 
 /* --- for people -------------------------------------------------------------- */

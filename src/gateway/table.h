@@ -107,7 +107,8 @@ struct table *table_parse(struct span message, const struct table *base, struct 
 struct table *table_ref(struct table *t);
 void table_unref(struct table *t);
 
-/* Finds a public name, an alias, an engine's own name for the model, or MODEL@VERSION. */
+/* Finds a public name, an alias, an engine's own name for the model, MODEL@VERSION, or
+ * MODEL@champion, @stable, @challenger, @canary. */
 bool table_find(const struct table *t, struct span name, struct table_match *match);
 
 /* The answer to GET /v1/models, appended to out. */
