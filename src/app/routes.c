@@ -57,8 +57,15 @@ json_t *routes_table(const struct config *config, json_t *models, uint64_t epoch
                               (json_int_t)epoch, "limits", limits_json(&config->limits), "timeouts",
                               timeouts_json(&config->timeouts), "models", models);
     ALWAYS(table);
+    for (char **origin = config->cors; origin && *origin; origin++) {
+        if (origin == config->cors)
+            json_object_set_new(table, "cors", json_array());
+        json_array_append_new(json_object_get(table, "cors"), json_string(*origin));
+    }
     if (config->sticky_header)
         json_object_set_new(table, "sticky_header", json_string(config->sticky_header));
+    if (config->keys_required)
+        json_object_set_new(table, "keys_required", json_true());
     return table;
 }
 

@@ -113,7 +113,9 @@ struct config {
     char **metrics_listen; /* NULL-terminated "HOST:PORT"; may be NULL */
     char *state;           /* absolute folder; default ./run */
     char *log_level;       /* "info" */
+    char **cors;           /* origins whose pages may ask, NULL-terminated; NULL: none */
     char *sticky_header;   /* a header that names a conversation; NULL: none */
+    bool keys_required;    /* `keys: required` and not `none` */
     char *engine_program;  /* segue-engine; default: beside the segue executable */
     struct config_limits limits;
     struct config_timeouts timeouts;

@@ -16,6 +16,7 @@ static const char *const engine_names[] = {
     NULL};
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 static const char *const access_formats[] = {"json", "text", NULL}; /* index = access_log_text */
+static const char *const key_modes[] = {"none", "required", NULL}; /* index = keys_required */
 static const char *const spares[] = {"disk", "running", NULL}; /* index = spare_running */
 
 #define ENGINE(id) (UINT32_C(1) << CONFIG_ENGINE_##id)
@@ -32,10 +33,14 @@ const struct key keys[] = {
      .help = "Folder for the store, sockets and logs. Made if it is not there."},
     {SCOPE_ROOT, "log_level", KEY_CHOICE, AT(config, log_level), .fallback = "info", .choices = log_levels,
      .help = "The least important lines that are logged."},
+    {SCOPE_ROOT, "keys", KEY_CHOICE, AT(config, keys_required), .fallback = "none", .choices = key_modes,
+     .help = "Whether a request under `/v1/` needs an API key; `segue key add NAME` makes one. With `none` a key that is shown counts all the same."},
     {SCOPE_ROOT, "engine_program", KEY_PATH, AT(config, engine_program), .fallback_note = "beside the segue executable",
      .help = "The `segue-engine` that runs `builtin` versions."},
     {SCOPE_ROOT, "sticky_header", KEY_TEXT, AT(config, sticky_header), .fallback_note = "none",
      .help = "A request header that names a conversation, for instance `X-Session-Id`: while versions share the requests, a conversation stays with one. Without it the `user` member or the first message does."},
+    {SCOPE_ROOT, "cors", KEY_WORDS, AT(config, cors), .fallback_note = "none",
+     .help = "Origins (`https://app.example`) whose pages a browser lets read the answers; `\"*\"` is every origin."},
     {SCOPE_ROOT, "admin", KEY_SECTION, .inner = SCOPE_ADMIN, .help = "See below."},
     {SCOPE_ROOT, "access_log", KEY_SECTION, .inner = SCOPE_ACCESS_LOG, .help = "See below."},
     {SCOPE_ROOT, "metrics", KEY_SECTION, .inner = SCOPE_METRICS, .help = "See below."},

@@ -20,6 +20,14 @@ static bool ours(enum http_field_id id)
     return id == HTTP_FIELD_CONTENT_LENGTH || id == HTTP_FIELD_X_SEGUE_VERSION;
 }
 
+/* Who may read the answer is said once, by us. */
+static bool is_cors(struct span name)
+{
+    struct span prefix = SPAN_LIT("access-control-");
+
+    return name.n >= prefix.n && span_eq_nocase(span_of(name.p, prefix.n), prefix);
+}
+
 static bool is_sse(const struct http_response_head *head)
 {
     const struct http_field *f =
@@ -49,9 +57,11 @@ static void write_head(struct exchange *x, const struct http_response_head *head
     buf_add_char(b, ' ');
     buf_add_span(b, head->reason);
     buf_add(b, "\r\n", 2);
+    if (c->cors)
+        buf_add_str(b, c->cors);
     for (size_t i = 0; i < head->nfields; i++) {
         const struct http_field *f = &head->fields[i];
-        if (f->hop || ours(f->id))
+        if (f->hop || ours(f->id) || (c->cors && is_cors(f->name)))
             continue;
         has_id |= f->id == HTTP_FIELD_X_REQUEST_ID;
         buf_add_span(b, f->name);

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "gateway/cors.h"
 #include "gateway/gateway.h"
 #include "gateway/internal.h"
 
@@ -134,6 +135,8 @@ void client_close(struct client *c)
     loop_unwatch(&c->watch);
     buf_fini(&c->in);
     buf_fini(&c->out);
+    free(c->cors);
+    c->cors = NULL;
     count_body(c);
     loop_bury(&c->worker->loop, &c->grave, release);
 }
@@ -255,7 +258,9 @@ void client_reply(struct client *c, int status, const char *content_type, const 
     buf_addf(b, "HTTP/1.1 %d %s\r\n%s", status, http_reason(status), worker_date(c->worker));
     if (content_type)
         buf_addf(b, "Content-Type: %s\r\n", content_type);
-    if (status != 304) /* it has no body, and its length would be the file's */
+    if (c->cors)
+        buf_add_str(b, c->cors);
+    if (status != 304 && status != 204) /* they have no body; 304's length would be the file's */
         buf_addf(b, "Content-Length: %zu\r\n", body.n);
     buf_addf(b, "%s%s\r\n", headers ? headers : "",
              !c->keep_alive  ? "Connection: close\r\n"
@@ -341,6 +346,11 @@ static void handle(struct client *c, const struct http_request_head *head, struc
     counter_add(&c->worker->row->requests, 1);
     set_state(c, CLIENT_BUSY);
     c->key = NULL;
+    if (table_of(c)->cors || c->cors) {
+        cors_take(c, head);
+        if (cors_preflight(c, head))
+            return;
+    }
     if (table_of(c)->keyring && !admit(c, head))
         return;
     if (page_answer(c, head))

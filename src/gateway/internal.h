@@ -13,6 +13,7 @@
 #include <sys/uio.h>
 
 #include "base/buf.h"
+#include "gateway/access.h"
 #include "gateway/counters.h"
 #include "gateway/error.h"
 #include "gateway/loop.h"
@@ -183,11 +184,15 @@ struct exchange {
     bool sse;          /* text/event-stream */
     char last[16];     /* the newest relayed bytes of an SSE answer */
     uint64_t events;   /* of an SSE answer, relayed */
+    uint64_t bytes;    /* of the answer's body, relayed */
+    unsigned tries;    /* replicas that were chosen for it */
 
     /* CLOCK_MONOTONIC; 0: has not happened */
-    uint64_t began_ns; /* the round in which the request was whole */
-    uint64_t sent_ns;  /* given to the engine, the last time */
-    uint64_t first_ns; /* first bytes of the answer's body */
+    uint64_t began_ns;    /* the round in which the request was whole */
+    uint64_t sent_ns;     /* given to the engine, the last time */
+    uint64_t first_ns;    /* first bytes of the answer's body */
+    uint64_t held_ns;     /* had to wait, the first time */
+    uint64_t overhead_ns; /* a duration: what we took until its head was written */
 };
 
 /*
@@ -283,11 +288,12 @@ struct client {
     bool cut;                  /* FLUSH: the answer is not whole; end visibly */
     bool close_delimited;      /* the answer's end is the connection's end */
     bool hangup;               /* the peer has shut its side; seen with unread bytes before it */
-    size_t counted;            /* bytes of `in` that worker->body_bytes has */
-    bool feeding;              /* feed() is on the stack */
-    unsigned peer_place;       /* of gateway_peer_enter() */
-    struct api_key *key;       /* borrowed from the table, while a request is taken; or NULL */
-    struct span key_text;      /* as that request's head has it */
+    char *cors;           /* owned; lines for the answer that a browser asked for; NULL: none */
+    size_t counted;       /* bytes of `in` that worker->body_bytes has */
+    bool feeding;         /* feed() is on the stack */
+    unsigned peer_place;  /* of gateway_peer_enter() */
+    struct api_key *key;  /* borrowed from the table, while a request is taken; or NULL */
+    struct span key_text; /* as that request's head has it */
     char ip[46];
 };
 

@@ -462,6 +462,9 @@ static void table_free(struct table *t)
     names_unref(t->names);
     keyring_unref(t->keyring);
     free(t->models);
+    for (char **origin = t->cors; origin && *origin; origin++)
+        free(*origin);
+    free(t->cors);
     free(t->sticky_header);
     free(t);
 }
@@ -540,6 +543,18 @@ static int parse_keys(struct table *t, json_t *root, const struct table *base, s
     return 0;
 }
 
+static char **parse_cors(json_t *list)
+{
+    size_t n = json_array_size(list);
+    char **origins = n ? mem_zero((n + 1) * sizeof(*origins)) : NULL;
+
+    for (size_t i = 0; i < n; i++) {
+        const char *origin = json_string_value(json_array_get(list, i));
+        origins[i] = str_dup(origin ? origin : "");
+    }
+    return origins;
+}
+
 static int fill_table(struct table *t, json_t *root, const struct table *base, struct err *err)
 {
     json_t *models = json_object_get(root, "models");
@@ -556,6 +571,7 @@ static int fill_table(struct table *t, json_t *root, const struct table *base, s
         parse_keys(t, root, base, err) < 0)
         return -1;
     t->sticky_header = str_dup(header ? header : "");
+    t->cors = parse_cors(json_object_get(root, "cors"));
     if (!t->names)
         t->names = names_new(t);
     for (size_t i = 0; i < t->nmodels; i++) {

@@ -82,6 +82,7 @@ struct table {
     unsigned nslots;     /* highest slot of any replica + 1 */
     bool split;          /* some model shares its requests between versions */
     char *sticky_header; /* "" if none: conversations are known by `user` and the like */
+    char **cors;         /* NULL-terminated: origins; NULL: CORS is off */
     struct limits limits;
     struct timeouts timeouts;
     struct keyring *keyring;     /* counted; NULL: no request is asked for a key */

@@ -414,9 +414,8 @@ static void test_harmless(void **state)
 
     assert_null(parse("\"a\\nx.yaml:1:1: error: forged\": 1", &said));
     /* One line for the key, one for the missing models. */
-    assert_string_equal(strrchr(strtok(buf_head(&said), "\n"), '?'),
-                        "?x.yaml:1:1: error: forged'; listen, workers, state, log_level, "
-                        "engine_program, sticky_header, admin, access_log, metrics, limits, timeouts and models are known here");
+    const char forged[] = "?x.yaml:1:1: error: forged'; listen, ";
+    assert_memory_equal(strrchr(strtok(buf_head(&said), "\n"), '?'), forged, strlen(forged));
     assert_string_equal(strtok(NULL, "\n"),
                         "x.yaml:1:1: error: 'models' is missing; at least one model is needed");
     buf_fini(&said);
