@@ -32,6 +32,10 @@ const WORDS = {
     unreachable: "The server cannot be reached.",
     refused: (status) => `The server answered with status ${status}.`,
     no_model: "The server offers no model.",
+    key: "API key",
+    use_key: "Use",
+    key_needed: "This server needs an API key.",
+    key_wrong: "The server does not know this API key.",
   },
   zh: {
     title: "翻译 – Segue",
@@ -57,6 +61,10 @@ const WORDS = {
     unreachable: "无法连接服务器。",
     refused: (status) => `服务器返回了状态码 ${status}。`,
     no_model: "服务器没有提供模型。",
+    key: "API 密钥",
+    use_key: "使用",
+    key_needed: "此服务器需要 API 密钥。",
+    key_wrong: "服务器不认识此 API 密钥。",
   },
 };
 
@@ -85,6 +93,37 @@ function remember(key, value) {
   } catch {
     // It is a convenience only.
   }
+}
+
+// --- the API key, where one is needed: until the window is closed -----------
+
+let key = "";
+
+try {
+  key = sessionStorage.getItem("segue.key") ?? "";
+} catch {
+  // Then it is asked for again.
+}
+
+function use_key(value) {
+  key = value;
+  try {
+    sessionStorage.setItem("segue.key", value);
+  } catch {
+    // It holds for this page.
+  }
+}
+
+// A request of ours to the server; a 401 asks for a key.
+async function ask(path, options = {}) {
+  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+  const response = await fetch(path, { ...options, headers });
+  $("key-form").hidden = response.status !== 401;
+  if (response.status === 401) {
+    $("key").focus();
+    throw new Error(key ? WORDS[ui].key_wrong : WORDS[ui].key_needed);
+  }
+  return response;
 }
 
 // --- languages --------------------------------------------------------------
@@ -210,7 +249,7 @@ async function translate(run, text) {
   const model = $("model").value || (await load_models());
   if (!model) throw new Error(WORDS[ui].no_model);
   const content = prompt($("from").value, $("to").value, text);
-  const response = await fetch("v1/chat/completions", {
+  const response = await ask("v1/chat/completions", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({
@@ -281,7 +320,7 @@ async function submit() {
 // Fills the list of models; the chosen one, or "" when there is none. `a@v1` is
 // a pinned version of `a`, not another model.
 async function load_models() {
-  const response = await fetch("v1/models");
+  const response = await ask("v1/models");
   if (!response.ok) throw new Error(await refusal(response));
   const { data } = await response.json();
   const names = data.map((m) => m.id).filter((id) => !id.includes("@"));
@@ -289,6 +328,13 @@ async function load_models() {
   if (names.includes(recall("model"))) $("model").value = recall("model");
   $("model-box").hidden = names.length < 2;
   return $("model").value;
+}
+
+function begin_models() {
+  show_error("");
+  load_models().catch((error) =>
+    show_error(error instanceof TypeError ? WORDS[ui].unreachable : error.message),
+  );
 }
 
 // --- what people do ---------------------------------------------------------
@@ -364,9 +410,13 @@ function start() {
     set_ui(ui === "zh" ? "en" : "zh");
     remember("ui", ui);
   });
-  load_models().catch((error) =>
-    show_error(error instanceof TypeError ? WORDS[ui].unreachable : error.message),
-  );
+  $("key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    use_key($("key").value.trim());
+    $("key").value = "";
+    begin_models();
+  });
+  begin_models();
 }
 
 start();

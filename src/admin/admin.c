@@ -254,6 +254,23 @@ static void verb_stop(struct request *q)
                             q->admin->arg);
 }
 
+static void verb_keys(struct request *q)
+{
+    reply_json(q->http, 200, q->admin->backend->keys(q->admin->arg));
+}
+
+static void verb_key_add(struct request *q)
+{
+    q->admin->backend->key_add(call_new(q), text_arg(q, "name"), json_object_get(q->args, "models"),
+                               number_arg(q, "concurrency", 0, INT64_MAX),
+                               number_arg(q, "rate", 0, INT64_MAX), q->admin->arg);
+}
+
+static void verb_key_revoke(struct request *q)
+{
+    q->admin->backend->key_revoke(call_new(q), text_arg(q, "name"), q->admin->arg);
+}
+
 static void (*const handlers[ADMIN_NVERBS])(struct request *q) = {
 #define X(id, method, path, access, args, help) [VERB_##id] = verb_##id,
     ADMIN_VERBS(X)

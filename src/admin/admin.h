@@ -34,6 +34,11 @@ struct admin_backend {
     void (*switch_to)(struct admin_call *call, const char *model, const char *version, void *arg);
     void (*rollback)(struct admin_call *call, const char *model, void *arg);
     void (*stop)(struct admin_call *call, bool engines, void *arg);
+    json_t *(*keys)(void *arg);
+    /* models: array of names, borrowed, NULL: all; 0: no limit. */
+    void (*key_add)(struct admin_call *call, const char *name, const json_t *models,
+                    int64_t concurrency, int64_t rate, void *arg);
+    void (*key_revoke)(struct admin_call *call, const char *name, void *arg);
 };
 
 /* `loop`, `backend`, `arg` are borrowed and outlive it. */

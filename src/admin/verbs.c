@@ -92,7 +92,7 @@ int admin_verb_find(enum http_method method, struct span path, int64_t *number, 
 struct argument {
     char name[ARG_NAME_MAX];
     bool optional;
-    char type; /* s, i, b */
+    char type; /* s, i, b, l */
 };
 
 /* Reads the next argument of a row; false at its end. */
@@ -109,7 +109,7 @@ static bool next_argument(const char **row, struct argument *a)
     p += n;
     a->optional = *p == '?';
     p += a->optional;
-    ALWAYS(p[0] == ':' && strchr("sib", p[1]));
+    ALWAYS(p[0] == ':' && strchr("sibl", p[1]));
     a->type = p[1];
     *row = p + 2;
     return true;
@@ -128,15 +128,36 @@ static int bad_type(const struct argument *a, struct err *err)
     return err_set(err, 400, "'%s' must be %s", a->name,
                    a->type == 's'   ? "a string that is not empty"
                    : a->type == 'i' ? "a whole number from 0"
+                   : a->type == 'l' ? "a list of strings that are not empty"
                                     : "true or false");
+}
+
+static bool is_text(const json_t *value)
+{
+    return json_is_string(value) && json_string_length(value) > 0 &&
+           strlen(json_string_value(value)) == json_string_length(value);
+}
+
+static bool is_list(const json_t *value)
+{
+    const json_t *item;
+    size_t i;
+
+    json_array_foreach(value, i, item)
+    {
+        if (!is_text(item))
+            return false;
+    }
+    return json_is_array(value);
 }
 
 static bool right_type(const struct argument *a, const json_t *value)
 {
     switch (a->type) {
     case 's':
-        return json_is_string(value) && json_string_length(value) > 0 &&
-               strlen(json_string_value(value)) == json_string_length(value);
+        return is_text(value);
+    case 'l':
+        return is_list(value);
     case 'i':
         return json_is_integer(value) && json_integer_value(value) >= 0;
     default:
@@ -155,6 +176,7 @@ static json_t *typed(const struct argument *a, const char *text)
 {
     uint64_t n;
 
+    ALWAYS(a->type != 'l'); /* those come in bodies */
     if (a->type == 's')
         return *text ? json_string(text) : NULL; /* NULL too if it is not UTF-8 */
     if (a->type == 'i')

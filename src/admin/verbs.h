@@ -5,8 +5,9 @@
  * are made from the rows; a new verb is a row here and its handler.
  *
  * Arguments: "NAME:TYPE" or "NAME?:TYPE" (may be left out), separated by a
- * blank; TYPE is s (string), i (number from 0) or b (true or false).  GET takes them from
- * the query, POST from a JSON object; "{id}" in a path is one more number, `id`.
+ * blank; TYPE is s (string), i (number from 0), b (true or false) or, in a body, l (list of
+ * strings).  GET takes them from the query, POST from a JSON object; "{id}" in a path is one more
+ * number, `id`.
  */
 #pragma once
 #include <jansson.h>
@@ -47,6 +48,12 @@
       "let a version serve; answers when all workers have adopted it")                                          \
     X(rollback,         POST, "/admin/v1/rollback",             WRITE, "model:s",                               \
       "back to the version that served before")                                                                 \
+    X(keys,             GET,  "/admin/v1/keys",                 READ,  "",                                      \
+      "the API keys: names and limits")                                                                         \
+    X(key_add,          POST, "/admin/v1/keys/add",             WRITE, "name:s models?:l concurrency?:i rate?:i", \
+      "make an API key; the answer is the only place where it can be seen")                                     \
+    X(key_revoke,       POST, "/admin/v1/keys/revoke",          WRITE, "name:s",                                \
+      "refuse an API key from now on")                                                                          \
     X(stop,             POST, "/admin/v1/stop",                 WRITE, "engines?:b",                            \
       "end the gateway when its streams have finished, and the manager; with `engines` the engines too")
 // clang-format on

@@ -298,6 +298,7 @@ static void add_changed(const struct manager *m, struct model *model, json_t *ch
 static void on_acked(const struct gateway_ack *ack, void *arg)
 {
     owner_acked(arg, ack);
+    apikeys_acked(arg, ack->epoch);
 }
 
 uint64_t fleetwork_next_epoch(struct manager *m)
@@ -307,10 +308,15 @@ uint64_t fleetwork_next_epoch(struct manager *m)
 
 static void publish(struct manager *m, json_t *changed, uint64_t epoch)
 {
-    if (m->link)
-        gateway_link_publish(m->link, routes_table(m->config, changed, epoch), on_acked, m);
-    else
+    if (!m->link) {
         json_decref(changed);
+        return;
+    }
+    json_t *table = routes_table(m->config, changed, epoch);
+    if (m->keys_changed)
+        json_object_set_new(table, "keys", apikeys_table(m));
+    m->keys_changed = false;
+    gateway_link_publish(m->link, table, on_acked, m);
 }
 
 void fleetwork_publish_route(struct manager *m, struct model *model, uint64_t epoch)
@@ -327,7 +333,7 @@ void fleetwork_publish(struct manager *m)
 
     for (size_t i = 0; i < m->nmodels; i++)
         add_changed(m, m->models[i], changed);
-    if (json_array_size(changed) == 0)
+    if (json_array_size(changed) == 0 && !m->keys_changed)
         json_decref(changed);
     else
         publish(m, changed, ++m->epoch);

@@ -96,6 +96,7 @@ struct gateway_link {
 
     json_t *table;      /* owned; the newest without its models, NULL before the first */
     json_t *models;     /* owned; every model's newest part of the table, by name */
+    json_t *keys;       /* owned; the newest list of keys, NULL: there was none */
     uint64_t published; /* epoch of `table` */
     uint64_t sent;      /* epoch that this gateway has been sent as a whole; 0: none */
     uint64_t epoch;     /* of the newest that the gateway has acknowledged */
@@ -327,16 +328,18 @@ static void send_whole(struct gateway_link *g)
 
     json_object_foreach(g->models, name, model) json_array_append(models, model);
     json_object_set_new(whole, "models", models);
+    json_object_set(whole, "keys", g->keys);
     send_json(g, whole);
     json_decref(whole);
     g->sent = g->published;
 }
 
-static void send_change(struct gateway_link *g, json_t *changed)
+static void send_change(struct gateway_link *g, json_t *changed, json_t *keys)
 {
     json_t *change = json_copy(g->table);
 
     json_object_set(change, "models", changed);
+    json_object_set(change, "keys", keys);
     json_object_set_new(change, "base", json_integer((json_int_t)g->sent));
     send_json(g, change);
     json_decref(change);
@@ -659,6 +662,7 @@ static void release(struct gateway_link *g)
     free(g->listen);
     json_decref(g->table);
     json_decref(g->models);
+    json_decref(g->keys);
     while (!list_empty(&g->waiters)) {
         struct waiter *w = CONTAINER_OF(g->waiters.next, struct waiter, link);
         list_remove(&w->link);
@@ -730,14 +734,21 @@ void gateway_link_publish(struct gateway_link *g, json_t *table,
     json_array_foreach(changed, i, model)
         json_object_set(g->models, json_string_value(json_object_get(model, "name")), model);
     json_object_del(table, "models");
+    json_t *keys = json_incref(json_object_get(table, "keys"));
+    json_object_del(table, "keys");
+    if (keys) {
+        json_decref(g->keys);
+        g->keys = json_incref(keys);
+    }
     json_object_set_new(table, "type", json_string("table"));
     json_decref(g->table);
     g->table = table;
     if (g->state == LINK_UP && g->sent)
-        send_change(g, changed);
+        send_change(g, changed, keys);
     else if (g->state == LINK_UP)
         send_whole(g);
     json_decref(changed);
+    json_decref(keys);
 }
 
 uint64_t gateway_link_epoch(const struct gateway_link *g)

@@ -42,7 +42,8 @@ struct gateway_link *gateway_link_new(uv_loop_t *loop, const struct config *conf
 /*
  * Publishes a table; reference is stolen.  Its "epoch" must be greater than any
  * before; its "models" are those that have changed since the last publish (all of
- * them the first time), the gateway is told no more than that.  acked is called
+ * them the first time), the gateway is told no more than that; so with "keys", which may
+ * be missing.  acked is called
  * once when all workers have adopted it; if the gateway is down, when the next
  * one has started with it.
  */

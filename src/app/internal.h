@@ -8,6 +8,7 @@
  *   recover.c   rollouts that a former manager left open
  *   views.c     status, versions and the like as JSON
  *   reload.c    what SIGHUP finds changed
+ *   apikeys.c   the API keys: made, listed, revoked
  */
 #pragma once
 #include <stdatomic.h>
@@ -15,6 +16,7 @@
 
 #include "admin/admin.h"
 #include "app/account.h"
+#include "app/apikeys.h"
 #include "app/gateway_link.h"
 #include "app/models.h"
 
@@ -62,15 +64,18 @@ struct manager {
     int lock_fd;                 /* STATE/lock; -1: not held */
     struct model **models;       /* owned array of owned */
     size_t nmodels;
-    uint64_t epoch;       /* of the newest table */
-    uint64_t acked;       /* of the newest acknowledged one */
-    int64_t since_ms;     /* when it started, for people */
-    int64_t receipts;     /* number of the newest receipt */
-    bool adopting;        /* replicas that are added may be running already */
-    bool ready_said;      /* the line on standard output was printed */
-    bool gateway_adopted; /* the gateway was there before us */
-    bool end_engines;     /* when stopping */
-    bool hurried;         /* asked to stop a second time: nothing is waited for */
+    uint64_t epoch;          /* of the newest table */
+    uint64_t acked;          /* of the newest acknowledged one */
+    int64_t since_ms;        /* when it started, for people */
+    int64_t receipts;        /* number of the newest receipt */
+    json_t *keys;            /* owned; the API keys, see apikeys.c */
+    bool keys_changed;       /* since the last table */
+    struct list key_waiters; /* of apikeys.c */
+    bool adopting;           /* replicas that are added may be running already */
+    bool ready_said;         /* the line on standard output was printed */
+    bool gateway_adopted;    /* the gateway was there before us */
+    bool end_engines;        /* when stopping */
+    bool hurried;            /* asked to stop a second time: nothing is waited for */
     int exit_code;
     uv_timer_t soon;  /* fires once, in the next round of the loop: manager_settle() */
     uv_timer_t tick;  /* while an update is under way or a version is retiring */

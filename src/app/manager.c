@@ -202,6 +202,7 @@ static void stop(struct manager *m, bool end_engines)
              end_engines ? ", then the engines end" : "; the engines stay");
     m->end_engines = end_engines;
     owner_abandon(m);
+    apikeys_abandon(m);
     uv_timer_stop(&m->tick);
     uv_timer_stop(&m->again);
     set_state(m, MANAGER_DRAINING);
@@ -364,7 +365,7 @@ static int open_store(struct manager *m, struct err *err)
     if (notice)
         log_warn("%s", notice);
     free(notice);
-    if (!m->store || store_epoch(m->store, &m->epoch, err) != 0)
+    if (!m->store || store_epoch(m->store, &m->epoch, err) != 0 || apikeys_load(m, err) != 0)
         return -1;
 
     struct err none;
@@ -488,6 +489,9 @@ static const struct admin_backend backend = {
     .switch_to = updates_switch,
     .rollback = updates_rollback,
     .stop = on_stop_verb,
+    .keys = apikeys_list,
+    .key_add = apikeys_add,
+    .key_revoke = apikeys_revoke,
 };
 
 static int start_parts(struct manager *m, struct err *err)
@@ -546,6 +550,7 @@ static void free_parts(struct manager *m)
     }
     for (size_t i = 0; i < m->nmodels; i++)
         model_free(m->models[i]);
+    apikeys_free(m);
     free(m->models);
     account_free(m->account);
     if (m->store)
@@ -619,6 +624,7 @@ int manager_main(int argc, char **argv)
         return CLI_USAGE;
     list_init(&m.ended);
     list_init(&m.checks);
+    list_init(&m.key_waiters);
     m.account = account_new();
     m.config_file = str_dup(file);
     log_start("manager", LOG_INFO);

@@ -58,6 +58,10 @@ static int take_option(struct args *args, int argc, char **argv, int *i, struct 
                            rows[o].value);
         value = argv[++*i];
     }
+    if (o == OPTION_MODEL && args->nmodels == MODELS_MAX)
+        return err_set(err, 400, "%s stands more than %d times", word, MODELS_MAX);
+    if (o == OPTION_MODEL)
+        args->models[args->nmodels++] = value;
     args->options[o] = value ? value : "";
     return 0;
 }

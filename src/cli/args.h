@@ -24,6 +24,8 @@
     X(FROM,     "--from",       "-f",  "LANGUAGE", "the language of the text (looked at, if not given)") \
     X(MODEL,    "--model",      "-m",  "MODEL",    "which model")                                   \
     X(ADDRESS,  "--address",    "-a",  "HOST:PORT","the gateway (asked from the manager, if not given)") \
+    X(CONCURRENCY, "--concurrency", NULL, "N",     "how many requests it may have at a time")       \
+    X(RATE,     "--rate",       NULL,  "N/s",      "how many requests it may begin in a second")    \
     X(ENGINES,  "--engines",    NULL,  NULL,       "end the engines too")                           \
     X(VERBOSE,  "--verbose",    "-v",  NULL,       "say on standard error which version answered")
 // clang-format on
@@ -43,11 +45,13 @@ struct option_row {
 
 const struct option_row *option_row(enum option o);
 
-enum { WORDS_MAX = 8 };
+enum { WORDS_MAX = 8, MODELS_MAX = 64 };
 
 struct args {
     const char *words[WORDS_MAX]; /* borrowed from argv; without the program's name */
     int nwords;
+    const char *models[MODELS_MAX]; /* borrowed; each value of --model */
+    int nmodels;
     const char *options[NOPTIONS]; /* borrowed; NULL: not given; "" for one without a value */
 };
 

@@ -59,17 +59,25 @@ void ask_run(uv_loop_t *loop)
     ALWAYS(uv_loop_close(loop) == 0);
 }
 
-void ask(struct answer *out, const char *address, const char *method, const char *target,
-         json_t *body)
+char *ask_key_header(void)
 {
-    char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    const char *key = getenv("SEGUE_API_KEY");
+
+    /* What cannot stand in a header line would only be refused there. */
+    if (!key || !*key || key[strcspn(key, "\r\n")])
+        return str_dup("");
+    return str_fmt("Authorization: Bearer %s\r\n", key);
+}
+
+static void fetch(struct answer *out, const char *address, const char *method, const char *target,
+                  const char *headers, const char *body)
+{
     struct http_fetch_events events = {.on_done = on_done};
     struct http_fetch_options options = {.address = address,
                                          .method = method,
                                          .target = target,
-                                         .headers =
-                                             text ? "Content-Type: application/json\r\n" : NULL,
-                                         .body = span_str(text),
+                                         .headers = headers,
+                                         .body = span_str(body),
                                          .timeout_ms = ADMIN_TIMEOUT_MS};
     uv_loop_t loop;
 
@@ -77,8 +85,24 @@ void ask(struct answer *out, const char *address, const char *method, const char
     ALWAYS(uv_loop_init(&loop) == 0);
     http_fetch_start(&loop, &options, &events, out);
     ask_run(&loop);
+}
+
+void ask(struct answer *out, const char *address, const char *method, const char *target,
+         json_t *body)
+{
+    char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+
+    fetch(out, address, method, target, text ? "Content-Type: application/json\r\n" : NULL, text);
     free(text);
     json_decref(body);
+}
+
+void ask_gateway(struct answer *out, const char *address, const char *target)
+{
+    char *headers = ask_key_header();
+
+    fetch(out, address, "GET", target, headers, NULL);
+    free(headers);
 }
 
 void answer_fini(struct answer *a)

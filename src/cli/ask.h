@@ -25,7 +25,12 @@ void ask_add_encoded(struct buf *out, const char *text);
  * the answer. */
 void ask(struct answer *out, const char *address, const char *method, const char *target,
          json_t *body);
+/* The same of the gateway, with the API key of SEGUE_API_KEY if there is one. */
+void ask_gateway(struct answer *out, const char *address, const char *target);
 void answer_fini(struct answer *a);
+
+/* "Authorization: Bearer ..." as a header line, or ""; the caller frees it. */
+char *ask_key_header(void);
 
 /*
  * Asks the manager.  The JSON object of a 2xx answer goes to *out (new

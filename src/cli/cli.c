@@ -44,6 +44,9 @@ static const struct command commands[] = {
     {"receipt",      "[NUMBER]",        0, 1, BIT(MODEL), "what an update did; the newest, if no number is given", run_receipt},
     {"translate",    "TEXT|-",          1, 1, BIT(TO) | BIT(FROM) | BIT(MODEL) | BIT(ADDRESS) | BIT(VERBOSE), "translate a text, or standard input", run_translate},
     {"logs",         "REPLICA", 1, 1, BIT(LINES), "the last lines that an engine wrote", run_logs},
+    {"key add",      "NAME",            1, 1, BIT(MODEL) | BIT(CONCURRENCY) | BIT(RATE), "make an API key and show it once; --model may stand several times", run_key_add},
+    {"key list",     "",                0, 0, 0, "the API keys: names and limits", run_key_list},
+    {"key revoke",   "NAME",            1, 1, 0, "refuse an API key from now on", run_key_revoke},
     {"stop",         "",                0, 0, BIT(ENGINES), "end segue when the answers under way have ended", run_stop},
     {"config check", "[FILE]",          0, 1, BIT(CONFIG), "read a configuration and say what is wrong with it", run_config_check},
     {"config keys",  "",                0, 0, 0, "every key of the configuration, as Markdown", run_config_keys},
@@ -146,14 +149,18 @@ static int unknown(const struct args *args)
 {
     const char *names[COUNT_OF(commands)];
     bool config = strcmp(args->words[0], "config") == 0;
+    bool key = strcmp(args->words[0], "key") == 0;
 
     for (size_t i = 0; i < COUNT_OF(commands); i++)
         names[i] = commands[i].name;
-    char *name =
-        config && args->nwords > 1 ? str_fmt("config %s", args->words[1]) : str_dup(args->words[0]);
+    char *name = (config || key) && args->nwords > 1
+                     ? str_fmt("%s %s", args->words[0], args->words[1])
+                     : str_dup(args->words[0]);
     const char *near = nearest_word(name, names, COUNT_OF(names));
     int code = config && args->nwords == 1
                    ? say_error(CLI_USAGE, "config what? `config check` or `config keys`")
+               : key && args->nwords == 1
+                   ? say_error(CLI_USAGE, "key what? `key add`, `key list` or `key revoke`")
                : near ? say_error(CLI_USAGE, "no command '%s'; did you mean '%s'?", name, near)
                       : say_error(CLI_USAGE, "no command '%s'; `segue help` lists them", name);
     free(name);

@@ -99,7 +99,7 @@ static int choose_model(const struct args *args, const char *address, char **mod
         *model = str_dup(args->options[OPTION_MODEL]);
         return CLI_DONE;
     }
-    ask(&a, address, "GET", "/v1/models", NULL);
+    ask_gateway(&a, address, "/v1/models");
     const json_t *data = json_object_get(a.json, "data");
     json_array_foreach(data, i, row)
     {
@@ -113,6 +113,9 @@ static int choose_model(const struct args *args, const char *address, char **mod
     int code = CLI_DONE;
     if (a.status == 0)
         code = say_error(CLI_NO_SERVER, "the gateway at %s: %s", address, a.err.text);
+    else if (a.status == 401)
+        code = say_error(CLI_REFUSED, "%s; put the key into SEGUE_API_KEY",
+                         ask_error_message(a.json) ? ask_error_message(a.json) : "no key");
     else if (!*model)
         code = say_error(CLI_REFUSED, "the gateway at %s names no model (status %d)", address,
                          a.status);
@@ -187,13 +190,14 @@ static void stream(struct say *s, const char *address, const char *model, struct
     json_t *body =
         json_pack("{s:s, s:b, s:i, s:[{s:s, s:s%}]}", "model", model, "stream", true, "max_tokens",
                   MAX_TOKENS, "messages", "role", "user", "content", prompt.p, prompt.n);
-    char *text = json_dumps(body, JSON_COMPACT);
+    char *text = json_dumps(body, JSON_COMPACT), *key = ask_key_header();
+    char *headers =
+        str_fmt("Content-Type: application/json\r\nAccept: text/event-stream\r\n%s", key);
     struct http_fetch_events events = {on_head, on_data, on_done};
     struct http_fetch_options options = {.address = address,
                                          .method = "POST",
                                          .target = "/v1/chat/completions",
-                                         .headers = "Content-Type: application/json\r\n"
-                                                    "Accept: text/event-stream\r\n",
+                                         .headers = headers,
                                          .body = span_str(text),
                                          .silence_ms = SILENCE_MS};
     uv_loop_t loop;
@@ -204,6 +208,8 @@ static void stream(struct say *s, const char *address, const char *model, struct
     ask_run(&loop);
     json_decref(body);
     free(text);
+    free(key);
+    free(headers);
 }
 
 static int say_refusal(struct say *s)

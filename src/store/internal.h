@@ -38,6 +38,11 @@
       " VALUES (?1,?2,?3,?4,?5,?6,?7)"                                                         \
       " ON CONFLICT (replica) DO UPDATE SET pid=?2, start_time=?3, address=?4, slot=?5,"       \
       " command=?6, log_file=?7")                                                              \
+    X(KEY_ADD,                                                                                 \
+      "INSERT INTO api_key (name, sha256, models, concurrency, rate, added_ms)"                \
+      " VALUES (?1,?2,?3,?4,?5,?6)")                                                           \
+    X(KEY_DELETE, "DELETE FROM api_key WHERE name=?1")                                         \
+    X(KEYS,       "SELECT * FROM api_key ORDER BY name")                                       \
     X(ENGINE_DELETE, "DELETE FROM engine WHERE replica=?1")                                    \
     X(ENGINES,       "SELECT * FROM engine ORDER BY replica")                                  \
     X(ROLLOUT_PUT,                                                                             \

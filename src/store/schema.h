@@ -71,4 +71,13 @@ static const char *const schema_migrations[] = {
 
     "PRAGMA application_id = 1399154549;" /* SCHEMA_APPLICATION */
     "PRAGMA user_version = 1;",
+
+    "CREATE TABLE api_key ("
+    " name TEXT PRIMARY KEY,"
+    " sha256 TEXT NOT NULL UNIQUE," /* of the key's text, which is nowhere */
+    " models TEXT NOT NULL,"        /* a JSON array; empty: all */
+    " concurrency INTEGER NOT NULL,"
+    " rate INTEGER NOT NULL,"
+    " added_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+    "PRAGMA user_version = 2;",
 };

@@ -1,6 +1,6 @@
 /*
  * store - what must survive the manager, in SQLite (WAL): versions, routes,
- * engines that run, rollouts with their steps, receipts.
+ * engines that run, API keys, rollouts with their steps, receipts.
  *
  * One writer: the manager's thread.  A row is written before the thing that it
  * says is acted on.  Strings are copied in; what is handed out is owned by the
@@ -66,6 +66,21 @@ int store_engine_put(struct store *s, const struct store_engine *e, struct err *
 int store_engine_delete(struct store *s, const char *replica, struct err *err) MUST_CHECK;
 int store_engines(struct store *s, void (*cb)(const struct store_engine *e, void *arg), void *arg,
                   struct err *err) MUST_CHECK;
+
+/* --- API keys --- */
+struct store_key {
+    const char *name;
+    const char *sha256; /* of the key's text, lower-case hex */
+    json_t *models;     /* borrowed array of names; empty: all */
+    int64_t concurrency, rate; /* 0: any */
+    int64_t added_ms;   /* set by the store */
+};
+/* The name must be a new one. */
+int store_key_add(struct store *s, const struct store_key *k, struct err *err) MUST_CHECK;
+int store_key_delete(struct store *s, const char *name, struct err *err) MUST_CHECK;
+/* By name; k is valid during the call. */
+int store_keys(struct store *s, void (*cb)(const struct store_key *k, void *arg), void *arg,
+               struct err *err) MUST_CHECK;
 
 /* --- rollouts --- */
 /* A new rollout row; *id is its number (1, 2, ...). */

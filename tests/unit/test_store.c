@@ -420,7 +420,7 @@ static const struct {
     {cut_to_nothing, "it is empty"},
     {cut_in_half, "database disk image is malformed"},
     {other_text, "file is not a database"},
-    {newer_schema, "it is from a newer segue (schema 1000; this one knows up to 1)"},
+    {newer_schema, "it is from a newer segue (schema 1000; this one knows up to 2)"},
     {other_program, "it is a database of another program (application_id 5)"},
     {lost_table, "no such table"},
 };
