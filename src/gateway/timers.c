@@ -74,18 +74,36 @@ void timers_run(struct timers *t, uint64_t now_ns)
     }
 }
 
-int timers_wait_ms(const struct timers *t, uint64_t now_ns)
+/* The first busy slot at or after `from` in the wheel's order, or -1. A slot whose timers
+ * were all cleared is found out here and forgotten. */
+static int next_busy(struct timers *t, size_t from)
 {
-    for (size_t i = 0; i < WHEEL_SLOTS; i++) {
-        size_t slot = (t->tick + i) % WHEEL_SLOTS;
-        if (slot % 64 == 0 && t->busy[slot / 64] == 0) {
-            i += 63;
+    for (size_t seen = 0; seen < WHEEL_SLOTS;) {
+        size_t slot = (from + seen) % WHEEL_SLOTS;
+        uint64_t word = t->busy[slot / 64] >> (slot % 64);
+        if (word == 0) {
+            seen += 64 - slot % 64;
             continue;
         }
-        if (!(t->busy[slot / 64] & UINT64_C(1) << (slot % 64)) || list_empty(&t->slots[slot]))
-            continue;
-        uint64_t at = (t->tick + i) * WHEEL_TICK_NS;
-        return at <= now_ns ? 0 : (int)((at - now_ns + 999999) / 1000000);
+        unsigned skip = (unsigned)__builtin_ctzll(word);
+        slot += skip;
+        seen += skip;
+        if (seen >= WHEEL_SLOTS)
+            break;
+        if (!list_empty(&t->slots[slot]))
+            return (int)slot;
+        t->busy[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
     }
     return -1;
+}
+
+int timers_wait_ms(struct timers *t, uint64_t now_ns)
+{
+    size_t from = t->tick % WHEEL_SLOTS;
+    int slot = next_busy(t, from);
+
+    if (slot < 0)
+        return -1;
+    uint64_t at = (t->tick + ((size_t)slot + WHEEL_SLOTS - from) % WHEEL_SLOTS) * WHEEL_TICK_NS;
+    return at <= now_ns ? 0 : (int)((at - now_ns + 999999) / 1000000);
 }

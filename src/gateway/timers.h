@@ -43,4 +43,4 @@ static inline bool timer_is_set(const struct timer *timer)
 void timers_run(struct timers *t, uint64_t now_ns);
 
 /* Milliseconds until something may be due, or -1 when no timer is set. */
-int timers_wait_ms(const struct timers *t, uint64_t now_ns);
+int timers_wait_ms(struct timers *t, uint64_t now_ns);
