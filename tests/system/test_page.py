@@ -1,4 +1,5 @@
 """The translate page in a real browser: Chromium against a gateway, and against `segue serve`."""
+import hashlib
 import json
 import re
 import subprocess
@@ -172,6 +173,32 @@ def test_a_cut_is_seen(gateway, upstream, visit):
     expect(page.locator("#error")).to_be_visible()
     idle(page)
     expect(page.locator("#answer")).to_have_text("half")
+
+
+def test_a_key_is_asked_for_where_one_is_needed(gateway, upstream, visit):
+    key = "sk-segue-" + "a1" * 32
+    sha256 = hashlib.sha256(key.encode()).hexdigest()
+    engine = upstream(says("good"))
+    g = gateway(models=[model("m", {"v1": (1, [engine])})], extra={"keys_required": True, "keys": [
+        {"name": "page", "sha256": sha256, "models": [], "concurrency": 0, "rate": 0}]})
+    page = visit(g.address)
+    expect(page.locator("#error")).to_have_text("This server needs an API key.")
+    expect(page.locator("#key")).to_be_focused()
+    page.fill("#key", "sk-segue-wrong")
+    page.press("#key", "Enter")
+    expect(page.locator("#error")).to_have_text("The server does not know this API key.")
+    page.fill("#key", key)
+    page.press("#key", "Enter")
+    expect(page.locator("#key-form")).to_be_hidden()
+    expect(page.locator("#error")).to_be_hidden()
+    ask(page, "gut")
+    expect(page.locator("#answer")).to_have_text("good")
+    page.reload()  # it holds until the window is closed, and no longer
+    ask(page, "gut")
+    expect(page.locator("#answer")).to_have_text("good")
+    expect(page.locator("#key-form")).to_be_hidden()
+    assert key not in page.evaluate("JSON.stringify(localStorage)")
+    assert all(r.get("authorization") is None for r in engine.requests)
 
 
 def test_no_server(gateway, upstream, visit):
