@@ -84,8 +84,9 @@ static void write_head(struct exchange *x, const struct http_response_head *head
         buf_add_str(b, "\r\nTransfer-Encoding: chunked");
     }
     /* What the gateway itself has taken, until the head is on its way. */
+    x->overhead_ns = x->sent_ns - x->began_ns + clock_ns() - x->worker->loop.now_ns;
     buf_add_str(b, "\r\nX-Segue-Overhead-Us: ");
-    buf_add_u64(b, (x->sent_ns - x->began_ns + clock_ns() - x->worker->loop.now_ns) / 1000);
+    buf_add_u64(b, x->overhead_ns / 1000);
     if (!c->keep_alive)
         buf_add_str(b, "\r\nConnection: close");
     else if (c->minor == 0)
@@ -231,6 +232,7 @@ enum answer_progress answer_feed(struct exchange *x, char *p, size_t n, size_t *
         data_len = 0; /* the head is still owed */
     if (data_len && x->first_ns == 0)
         x->first_ns = x->worker->loop.now_ns;
+    x->bytes += data_len;
     if (x->sse && data_len)
         watch_sse(x, p, data_len);
     if (data_len || progress == ANSWER_DONE)

@@ -118,12 +118,23 @@ static void release(struct grave *g)
     free(CONTAINER_OF(g, struct client, grave));
 }
 
+/* The client leaves. A request that did not come whole, and was not answered, leaves no line. */
+static void note_left(struct client *c)
+{
+    if (c->state == CLIENT_BUSY || access_answered(c))
+        access_end(c, ACCESS_CANCELLED);
+    else
+        access_drop(c);
+}
+
 void client_close(struct client *c)
 {
     if (c->state == CLIENT_CLOSED)
         return;
     if (c->exchange)
         exchange_cancel(c->exchange);
+    if (c->note)
+        note_left(c);
     set_state(c, CLIENT_CLOSED);
     list_remove(&c->link);
     c->worker->nclients--;
@@ -182,6 +193,8 @@ void client_cut(struct client *c)
 {
     if (c->state == CLIENT_CLOSED)
         return;
+    if (c->note)
+        access_end(c, ACCESS_TRUNCATED);
     if (buf_pending(&c->out) == 0) {
         close_cut(c);
         return;
@@ -235,6 +248,8 @@ static void next_request(struct client *c)
 void client_answered(struct client *c)
 {
     counter_add(&c->worker->row->answered, 1);
+    if (c->note)
+        access_end(c, ACCESS_FINISHED);
     timer_clear(&c->timer);
     if (buf_pending(&c->out)) {
         set_state(c, CLIENT_FLUSH);
@@ -252,6 +267,8 @@ void client_reply(struct client *c, int status, const char *content_type, const 
 
     if (c->state == CLIENT_CLOSED)
         return;
+    if (c->note)
+        access_answer(c, status, pieces[1].iov_len);
     if (c->worker->draining)
         c->keep_alive = false;
     buf_clear(b);
@@ -285,6 +302,8 @@ static void reply_error(struct client *c, enum gateway_error e, const char *head
     buf_add_json(&body, span_str(text));
     buf_addf(&body, "\",\"type\":\"%s\",\"param\":null,\"code\":\"%s\"}}\n", row->type, row->code);
     counter_add(row->status >= 500 ? &c->worker->row->errors_5xx : &c->worker->row->errors_4xx, 1);
+    if (c->worker->log.fd >= 0 && c->state != CLIENT_CLOSED)
+        access_error(c, row->code);
     client_reply(c, row->status, "application/json", headers, buf_span(&body));
     buf_fini(&body);
 }
@@ -365,6 +384,8 @@ static void take_head(struct client *c, const struct http_request_head *head)
     c->keep_alive = head->keep_alive;
     c->head_only = head->method == HTTP_HEAD;
     c->close_delimited = false;
+    if (c->worker->log.fd >= 0)
+        access_begin(c, head);
 }
 
 /* The head is whole and the body has begun to arrive: is it welcome? */

@@ -101,6 +101,16 @@ int control_read(struct control_reader *r, int fd, struct err *err)
     return n > 0;
 }
 
+int control_take_fd(struct control_reader *r)
+{
+    if (r->nfds == 0)
+        return -1;
+    int fd = r->fds[0];
+    r->nfds--;
+    memmove(r->fds, r->fds + 1, r->nfds * sizeof(int));
+    return fd;
+}
+
 bool control_next(struct control_reader *r, struct span *json, bool *broken)
 {
     const unsigned char *p = (const unsigned char *)buf_head(&r->in);

@@ -29,6 +29,9 @@ void control_reader_fini(struct control_reader *r);
  * status 0 in err: nothing there now (EAGAIN). */
 int control_read(struct control_reader *r, int fd, struct err *err) MUST_CHECK;
 
+/* The oldest descriptor that was received and not yet taken, for the caller; -1: none. */
+int control_take_fd(struct control_reader *r);
+
 /* The next whole message, valid until the next call; false if there is none.
  * An oversized one sets *broken. */
 bool control_next(struct control_reader *r, struct span *json, bool *broken);

@@ -15,7 +15,7 @@
 enum {
     COUNTERS_SLOTS = 4096,
     COUNTERS_WORKERS = 16,
-    COUNTERS_VERSION = 2 /* of this layout; another one is not adopted */
+    COUNTERS_VERSION = 3 /* of this layout; another one is not adopted */
 };
 
 /*
@@ -56,7 +56,9 @@ uint64_t histogram_bound_us(unsigned bucket);
     X(closed)       /* client connections ended */                      \
     X(held_total)   /* exchanges that had to wait */                    \
     X(unheld)       /* exchanges that wait no more */                   \
-    X(hold_expired) /* of those: answered 503 at their deadline */
+    X(hold_expired) /* of those: answered 503 at their deadline */      \
+    X(log_lines)    /* of the access log: written */                    \
+    X(log_lost)     /* of the access log: not taken by its file */
 // clang-format on
 
 struct replica_row {

@@ -78,6 +78,7 @@ static void count_in(struct exchange *x, struct pool *p, bool pinned)
     if (p->failures && !p->trial)
         p->trial = x;
     x->pool = p;
+    x->tries++;
 }
 
 static void book(struct exchange *x, enum outcome outcome)
@@ -130,6 +131,8 @@ static struct client *end(struct exchange *x)
     timer_clear(&x->timer);
     c->exchange = NULL;
     x->worker->nexchanges--;
+    if (c->note)
+        access_exchange(c, x);
     if (x->key)
         api_key_leave(x->key);
     x->key = NULL;
@@ -192,7 +195,9 @@ void exchange_cancel(struct exchange *x)
     if (x->state == EXCHANGE_HELD)
         hold_remove(x);
     leave_engine(x, OUTCOME_CANCELLED, false);
-    end(x);
+    struct client *c = end(x);
+    if (c->note)
+        access_end(c, ACCESS_CANCELLED);
 }
 
 void exchange_stop(struct exchange *x)
@@ -240,6 +245,8 @@ static void refuse(struct exchange *x, enum gateway_error e, const char *text)
     if (x->committed) { /* too late for a status: the stream says it */
         answer_error_frame(x, gateway_error_row(e)->code, text);
         counter_add(&x->worker->row->errors_5xx, 1);
+        if (x->client->note)
+            access_error(x->client, gateway_error_row(e)->code);
         client_cut(end(x));
         return;
     }
@@ -614,8 +621,10 @@ void hold_add(struct exchange *x, const struct model_route *m)
     struct worker *w = x->worker;
     unsigned share = m->hold_max / w->gateway_workers;
 
-    if (x->hold_deadline_ns == 0)
+    if (x->hold_deadline_ns == 0) {
         x->hold_deadline_ns = w->loop.now_ns + m->hold_ns;
+        x->held_ns = w->loop.now_ns;
+    }
     if (!m->expected && !(x->version && route_any_ready(x->version))) {
         refuse(x, GATEWAY_ERROR_NO_REPLICA, "no engine is ready for this model");
         return;

@@ -13,6 +13,7 @@
 #include "gateway/gateway.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <netinet/in.h>
@@ -60,6 +61,9 @@ struct gateway {
     struct worker *workers[COUNTERS_WORKERS]; /* owned */
     pthread_mutex_t lock; /* for `table`; taken at a switch, never for a request */
     struct table *table;  /* counted; NULL before the first */
+    int access_fd;        /* owned, under `lock` too; -1: no access log */
+    bool access_text;
+    atomic_uint access_news; /* grows with each new file */
     struct adoption adopted[COUNTERS_WORKERS];
     atomic_uint peers[PEER_PLACES]; /* connections by hash of the client's address */
     uint64_t peer_seed;             /* so that nobody can choose whom to share a count with */
@@ -81,6 +85,20 @@ struct table *gateway_table(struct gateway *g)
     struct table *t = g->table ? table_ref(g->table) : NULL;
     pthread_mutex_unlock(&g->lock);
     return t;
+}
+
+bool gateway_access(struct gateway *g, unsigned *seen, int *fd, bool *text)
+{
+    if (atomic_load(&g->access_news) == *seen)
+        return false;
+    pthread_mutex_lock(&g->lock);
+    *seen = atomic_load(&g->access_news);
+    *fd = g->access_fd < 0 ? -1 : fcntl(g->access_fd, F_DUPFD_CLOEXEC, 0);
+    *text = g->access_text;
+    if (g->access_fd >= 0 && *fd < 0)
+        log_error("no access log: %s", strerror(errno));
+    pthread_mutex_unlock(&g->lock);
+    return true;
 }
 
 enum gateway_wish gateway_wish(struct gateway *g)
@@ -253,6 +271,26 @@ static void on_table(struct gateway *g, struct span message)
     table_unref(old);
 }
 
+/* A new file for the access log, or the same path opened anew after a rotation. */
+static void on_access_log(struct gateway *g, json_t *message)
+{
+    const char *format = json_string_value(json_object_get(message, "format"));
+    int fd = format ? control_take_fd(&g->reader) : -1;
+
+    if (format && fd < 0) {
+        log_error("the manager sent no descriptor for the access log; the old one stays");
+        return;
+    }
+    pthread_mutex_lock(&g->lock);
+    if (g->access_fd >= 0)
+        close(g->access_fd);
+    g->access_fd = fd;
+    g->access_text = format && strcmp(format, "text") == 0;
+    atomic_fetch_add(&g->access_news, 1);
+    pthread_mutex_unlock(&g->lock);
+    wake_all(g);
+}
+
 static void wish(struct gateway *g, enum gateway_wish w, uint64_t drain_ms)
 {
     atomic_store(&g->wish, w);
@@ -267,6 +305,8 @@ static void on_message(struct gateway *g, struct span message)
 
     if (type && strcmp(type, "table") == 0) {
         on_table(g, message);
+    } else if (type && strcmp(type, "access_log") == 0) {
+        on_access_log(g, j);
     } else if (type && strcmp(type, "stop") == 0) {
         json_int_t ms = json_integer_value(json_object_get(j, "drain_ms"));
         log_info("stopping; streams get %lld ms", (long long)ms);
@@ -448,7 +488,7 @@ int gateway_main(int argc, char **argv)
     struct err err;
 
     log_start("gateway", LOG_INFO);
-    g->manager = -1;
+    g->manager = g->access_fd = -1;
     pthread_mutex_init(&g->lock, NULL);
     if (getrandom(&g->peer_seed, sizeof(g->peer_seed), 0) < 0)
         g->peer_seed = clock_ns();
@@ -482,6 +522,8 @@ int gateway_main(int argc, char **argv)
     counters_unmap(g->counters);
     close(g->news);
     close(g->signals);
+    if (g->access_fd >= 0)
+        close(g->access_fd);
     close(g->control);
     close(g->counters_fd);
     pthread_mutex_destroy(&g->lock);

@@ -7,6 +7,7 @@
  * manager over the control socket; the workers talk with everybody else.
  */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 struct gateway;
@@ -30,6 +31,10 @@ enum gateway_wish gateway_wish(struct gateway *g);
 /* Worker `index` has adopted the table of this epoch: what it dispatches from
  * now on goes by it. */
 void gateway_adopted(struct gateway *g, unsigned index, uint64_t epoch);
+
+/* The access log's file and format, if they are others than what *seen says: a descriptor
+ * for the caller, -1: no log. False: nothing is new. */
+bool gateway_access(struct gateway *g, unsigned *seen, int *fd, bool *text);
 
 /* A draining worker has no client left; its thread ends. */
 void gateway_worker_done(struct gateway *g);

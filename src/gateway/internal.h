@@ -244,6 +244,8 @@ bool answer_sse_done(const struct exchange *x);
 void request_store(struct exchange *x, const struct http_request_head *head, struct span body,
                    const struct json_member *model, bool empty_object);
 int request_send(struct exchange *x) MUST_CHECK;
+/* A client's request id is kept if it is one that can stand in a log line. */
+bool request_id_ok(struct span s);
 
 /* --- client: a connection from outside -------------------------------------- */
 
@@ -288,12 +290,13 @@ struct client {
     bool cut;                  /* FLUSH: the answer is not whole; end visibly */
     bool close_delimited;      /* the answer's end is the connection's end */
     bool hangup;               /* the peer has shut its side; seen with unread bytes before it */
-    char *cors;           /* owned; lines for the answer that a browser asked for; NULL: none */
-    size_t counted;       /* bytes of `in` that worker->body_bytes has */
-    bool feeding;         /* feed() is on the stack */
-    unsigned peer_place;  /* of gateway_peer_enter() */
-    struct api_key *key;  /* borrowed from the table, while a request is taken; or NULL */
-    struct span key_text; /* as that request's head has it */
+    char *cors;               /* owned; lines for the answer that a browser asked for; NULL: none */
+    size_t counted;           /* bytes of `in` that worker->body_bytes has */
+    bool feeding;             /* feed() is on the stack */
+    unsigned peer_place;      /* of gateway_peer_enter() */
+    struct api_key *key;      /* borrowed from the table, while a request is taken; or NULL */
+    struct span key_text;     /* as that request's head has it */
+    struct access_note *note; /* owned; for the access log, NULL when there is none */
     char ip[46];
 };
 
@@ -359,6 +362,7 @@ struct worker {
     size_t body_bytes; /* of requests that are not whole, in all clients' `in` */
     struct list held;  /* in order of arrival */
     struct timer hold_retry;
+    struct access_log log;
     uint64_t rng[2];
     int reserve_fd; /* given up for a moment when descriptors run out */
     bool draining;

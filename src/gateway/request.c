@@ -34,8 +34,7 @@ static void add_line(struct buf *b, struct span name, struct span value)
     buf_add(b, "\r\n", 2);
 }
 
-/* A request id is kept if it is one that can stand in a log line. */
-static bool id_ok(struct span s)
+bool request_id_ok(struct span s)
 {
     if (s.n == 0 || s.n > REQUEST_ID_MAX)
         return false;
@@ -51,7 +50,7 @@ static void set_id(struct exchange *x, const struct http_request_head *head)
     const struct http_field *f =
         http_field_find(head->fields, head->nfields, HTTP_FIELD_X_REQUEST_ID);
 
-    if (f && id_ok(f->value)) {
+    if (f && request_id_ok(f->value)) {
         memcpy(x->request_id, f->value.p, f->value.n);
         x->request_id[f->value.n] = '\0';
         return;

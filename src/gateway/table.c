@@ -158,6 +158,7 @@ static int parse_replica(struct replica_route *r, json_t *j, struct err *err)
     const char *address = text(j, "address", err);
     const char *prefix = address ? text(j, "prefix", err) : NULL;
     const char *serve_as = prefix ? text(j, "serve_as", err) : NULL;
+    const char *name = json_string_value(json_object_get(j, "name"));
     uint64_t slot;
     struct buf quoted = {0};
 
@@ -171,6 +172,7 @@ static int parse_replica(struct replica_route *r, json_t *j, struct err *err)
     r->address = str_dup(address);
     r->address_id = fnv1a(span_str(address));
     r->prefix = str_dup(prefix);
+    r->name = str_dup(name ? name : "");
     buf_add_char(&quoted, '"');
     buf_add_json(&quoted, span_str(serve_as));
     buf_add_char(&quoted, '"');
@@ -228,6 +230,7 @@ static void model_free(struct model_route *m)
         for (size_t r = 0; r < m->versions[v].nreplicas; r++) {
             free(m->versions[v].replicas[r].address);
             free(m->versions[v].replicas[r].prefix);
+            free(m->versions[v].replicas[r].name);
             free((char *)m->versions[v].replicas[r].serve_as.p);
         }
         free(m->versions[v].replicas);

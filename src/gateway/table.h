@@ -32,6 +32,7 @@ struct replica_route {
         struct sockaddr_un un;
     } sock;
     socklen_t sock_len;
+    char *name;           /* "hy-mt@v1#0", "" if it has none; for people */
     char *prefix;         /* path prefix of the engine, "" if none */
     struct span serve_as; /* JSON string with its quotes: what this engine calls the model */
 };

@@ -218,6 +218,7 @@ static void on_wake(struct watch *watch, uint32_t events)
 
     while (read(watch->fd, &n, sizeof(n)) < 0 && errno == EINTR)
         ;
+    access_adopt(w);
     adopt(w);
     switch (gateway_wish(w->gateway)) {
     case GATEWAY_RUN:
@@ -262,6 +263,7 @@ struct worker *worker_new(struct gateway *g, unsigned index, unsigned workers,
     list_init(&w->clients);
     list_init(&w->held);
     timer_init(&w->hold_retry, on_hold_retry);
+    access_init(w);
     w->scratch = (char *)mem_alloc(SCRATCH_BEFORE + SCRATCH_BYTES + SCRATCH_AFTER) + SCRATCH_BEFORE;
     w->flat = mem_alloc(FLAT_BYTES);
     w->reserve_fd = reserve();
@@ -289,6 +291,7 @@ static void *run(void *arg)
     struct worker *w = arg;
 
     loop_run(&w->loop);
+    access_fini(w);
     gateway_worker_done(w->gateway);
     return NULL;
 }
