@@ -239,6 +239,7 @@ static struct route_replica *route_replicas(const struct version *v, size_t *n)
             continue;
         out[(*n)++] = (struct route_replica){
             .slot = replica_slot(r),
+            .name = replica_name(r),
             .address = replica_address(r),
             .prefix = replica_prefix(r),
             .serve_as = replica_serve_as(r),

@@ -84,6 +84,9 @@ struct gateway_link {
     size_t nlisten_fds;
     unsigned workers;
 
+    int access_fd; /* of the access log; owned; -1: none */
+    bool access_text;
+
     int connection; /* owned; -1: none */
     struct control_reader reader;
     int pidfd;        /* owned; -1: none */
@@ -320,6 +323,21 @@ static void send_json(struct gateway_link *g, json_t *j)
     free(text);
 }
 
+static void send_access_log(struct gateway_link *g)
+{
+    struct err err;
+    json_t *j = json_pack("{s:s, s:s*}", "type", "access_log", "format",
+                          g->access_fd < 0 ? NULL
+                          : g->access_text ? "text"
+                                           : "json");
+    char *text = json_dumps(j, JSON_COMPACT);
+
+    if (control_send(g->connection, span_str(text), &g->access_fd, g->access_fd >= 0, &err) < 0)
+        log_warn("the gateway (pid %d) does not take the access log: %s", (int)g->pid, err.text);
+    free(text);
+    json_decref(j);
+}
+
 /* The whole table: to a gateway that has none, or another manager's. */
 static void send_whole(struct gateway_link *g)
 {
@@ -377,6 +395,7 @@ static void on_hello(struct gateway_link *g, json_t *message)
     uv_timer_stop(&g->timer);
     set_state(g, LINK_UP);
     log_info("gateway is up, pid %d", (int)g->pid);
+    send_access_log(g);
     if (g->table) {
         g->restarted = true; /* on_up comes with the acknowledgement */
         send_whole(g);
@@ -656,6 +675,8 @@ static void release(struct gateway_link *g)
         close(g->control);
     if (g->counters_fd >= 0)
         close(g->counters_fd);
+    if (g->access_fd >= 0)
+        close(g->access_fd);
     counters_unmap(g->counters);
     for (size_t i = 0; g->listen && i < g->nlisten; i++)
         free(g->listen[i]);
@@ -682,7 +703,7 @@ struct gateway_link *gateway_link_new(uv_loop_t *loop, const struct config *conf
     g->config = config;
     g->events = *events;
     g->arg = arg;
-    g->control = g->counters_fd = g->connection = g->pidfd = -1;
+    g->control = g->counters_fd = g->access_fd = g->connection = g->pidfd = -1;
     g->state = LINK_STARTING;
     list_init(&g->waiters);
     g->models = json_object();
@@ -749,6 +770,16 @@ void gateway_link_publish(struct gateway_link *g, json_t *table,
         send_whole(g);
     json_decref(changed);
     json_decref(keys);
+}
+
+void gateway_link_access_log(struct gateway_link *g, int fd, bool text)
+{
+    if (g->access_fd >= 0)
+        close(g->access_fd);
+    g->access_fd = fd;
+    g->access_text = text;
+    if (g->state == LINK_UP)
+        send_access_log(g);
 }
 
 uint64_t gateway_link_epoch(const struct gateway_link *g)

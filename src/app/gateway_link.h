@@ -50,6 +50,12 @@ struct gateway_link *gateway_link_new(uv_loop_t *loop, const struct config *conf
 void gateway_link_publish(struct gateway_link *g, json_t *table,
                           void (*acked)(const struct gateway_ack *ack, void *arg), void *arg);
 
+/*
+ * The access log: fd is a file open for appending (owned from now on), -1: none.  This
+ * gateway and those after it write there; again after a rotation.
+ */
+void gateway_link_access_log(struct gateway_link *g, int fd, bool text);
+
 /* The newest epoch that the gateway has (of an adopted one: perhaps newer than the
  * store knows). A publish needs a greater one. */
 uint64_t gateway_link_epoch(const struct gateway_link *g);

@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "app/access_file.h"
 #include "app/internal.h"
 #include "app/metrics.h"
 #include "base/alloc.h"
@@ -241,10 +242,36 @@ static void on_stop_verb(struct admin_call *call, bool engines, void *arg)
 
 /* --- SIGHUP ------------------------------------------------------------------------------- */
 
+/* At the start, and after a rotation of the file. */
+static int open_access_log(struct manager *m, struct err *err)
+{
+    const struct config *c = m->config;
+    int fd = c->access_log_file ? access_file_open(c->access_log_file, err) : -1;
+
+    if (c->access_log_file && fd < 0)
+        return -1;
+    gateway_link_access_log(m->link, fd, c->access_log_text);
+    return 0;
+}
+
+static void reopen_access_log(struct manager *m)
+{
+    struct err err;
+
+    if (!m->link || !m->config->access_log_file)
+        return;
+    if (open_access_log(m, &err) == 0)
+        log_info("%s is opened anew", m->config->access_log_file);
+    else
+        log_error("%s; the one that is open stays", err.text);
+}
+
 static void on_reload_signal(uv_signal_t *handle, int number)
 {
     struct manager *m = handle->data;
     struct buf text = {0};
+
+    reopen_access_log(m);
     struct config *read = config_load(m->config_file, &text);
 
     if (buf_pending(&text))
@@ -444,7 +471,7 @@ static int start_gateway(struct manager *m, struct err *err)
     if (epoch > m->epoch)
         m->epoch = epoch;
     json_decref(gateway);
-    return 0;
+    return open_access_log(m, err);
 }
 
 /* Nothing that was asked for can be started, and nothing ran before: a first start with a

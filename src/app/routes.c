@@ -23,8 +23,8 @@ static json_t *timeouts_json(const struct config_timeouts *t)
 
 static json_t *replica_json_of(const struct route_replica *r)
 {
-    return json_pack("{s:i, s:s, s:s, s:s, s:b}", "slot", r->slot, "address", r->address, "prefix",
-                     r->prefix, "serve_as", r->serve_as, "ready", r->ready);
+    return json_pack("{s:i, s:s*, s:s, s:s, s:s, s:b}", "slot", r->slot, "name", r->name, "address",
+                     r->address, "prefix", r->prefix, "serve_as", r->serve_as, "ready", r->ready);
 }
 
 static json_t *version_json(const struct route_version *v)

@@ -14,6 +14,7 @@
 /* All pointers are borrowed for the call. */
 struct route_replica {
     int slot;
+    const char *name; /* for the access log; may be NULL */
     const char *address, *prefix, *serve_as;
     bool ready;
 };
