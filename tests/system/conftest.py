@@ -1,7 +1,7 @@
 """Fixtures of the system tests. A test owns a box; everything it starts lives and ends there."""
 import pytest
 
-from harness import Box, Gateway, Upstream
+from harness import Box, Fake, Gateway, Load, Segue, Upstream
 
 
 def pytest_configure(config):
@@ -57,3 +57,21 @@ def upstream(box):
         more.setdefault("name", f"upstream{len(box.owned)}")
         return Upstream(box, script, **more)
     return make
+
+
+@pytest.fixture
+def segue(box):
+    """segue({"hy-mt": {...}}): the whole."""
+    return lambda models, **more: Segue(box, models, **more)
+
+
+@pytest.fixture
+def fake(box):
+    """fake("--mode", "500"): a fake engine as a process of the test."""
+    return lambda *args, **more: Fake(box, *args, **more)
+
+
+@pytest.fixture
+def load(box):
+    """load(address, connections=32): verified load until its finish()."""
+    return lambda address, **more: Load(box, address, **more)

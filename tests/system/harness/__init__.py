@@ -2,6 +2,8 @@
 from .box import BUILD, ROOT, SANITIZER, SLOW, Box, Process, binary
 from .counters import Counters
 from .gateway import Gateway, Refused, model, replica
+from .load import Load
+from .segue import MODELS, Fake, Segue, builtin, command, openai
 from .upstream import Conn, Upstream, answer, chunked, event_stream
 from .wait import wait_until
 from .wire import Answer, Wire, chat, head, post
@@ -9,6 +11,7 @@ from .wire import Answer, Wire, chat, head, post
 __all__ = [
     "BUILD", "ROOT", "SANITIZER", "SLOW", "Box", "Process", "binary",
     "Counters", "Gateway", "Refused", "model", "replica",
+    "Load", "MODELS", "Fake", "Segue", "builtin", "command", "openai",
     "Conn", "Upstream", "answer", "chunked", "event_stream",
     "wait_until",
     "Answer", "Wire", "chat", "head", "post",

@@ -100,7 +100,7 @@ def tail(path, lines=30):
         text = Path(path).read_bytes()[-20000:].decode("utf-8", "replace")
     except OSError as e:
         return f"({e})"
-    return "\n".join("    " + line for line in text.splitlines()[-lines:])
+    return "\n".join("    " + line[:500] for line in text.splitlines()[-lines:])
 
 
 def parent_of(pid):
