@@ -488,6 +488,7 @@ int gateway_main(int argc, char **argv)
     struct err err;
 
     log_start("gateway", LOG_INFO);
+    prctl(PR_SET_NAME, "segue-gateway"); /* we were started as /proc/self/exe */
     g->manager = g->access_fd = -1;
     pthread_mutex_init(&g->lock, NULL);
     if (getrandom(&g->peer_seed, sizeof(g->peer_seed), 0) < 0)

@@ -67,6 +67,7 @@ struct pool {
     uint64_t address_id;     /* of the engine that has the slot now */
     uint64_t since_ns;       /* this worker's first look at that engine: slow start */
     struct list idle;        /* newest first */
+    unsigned nidle;          /* of them */
     unsigned in_flight;      /* exchanges of this worker there */
     unsigned failures;       /* not reached, or died: in a row */
     unsigned bad;            /* answers with status 500 and above: in a row */
@@ -276,6 +277,7 @@ struct client {
     struct exchange *exchange; /* owned while BUSY; NULL otherwise */
     struct buf in;             /* bytes of requests not yet handled */
     struct buf out;            /* answer bytes not yet taken */
+    int untaken;               /* while `out` waits: of the socket's own, at the last look */
     size_t scanned;            /* of `in`: searched for the end of the head */
     size_t head_len;           /* BODY: length of the head */
     size_t body_len;           /* BODY, chunked: decoded so far, right behind the head */

@@ -65,13 +65,16 @@ void pool_close_idle(struct pool *p)
         upstream_close(CONTAINER_OF(p->idle.next, struct upstream, link));
 }
 
-static unsigned idle_count(const struct pool *p)
+static void idle_add(struct upstream *u)
 {
-    unsigned n = 0;
+    list_prepend(&u->pool->idle, &u->link);
+    u->pool->nidle++;
+}
 
-    LIST_FOR_EACH(it, &p->idle)
-    n++;
-    return n;
+static void idle_remove(struct upstream *u)
+{
+    list_remove(&u->link);
+    u->pool->nidle--;
 }
 
 static struct upstream *upstream_open(struct worker *w, const struct replica_route *r,
@@ -114,7 +117,7 @@ struct upstream *upstream_get(struct worker *w, const struct replica_route *r, s
 
     if (!list_empty(&p->idle)) {
         u = CONTAINER_OF(p->idle.next, struct upstream, link);
-        list_remove(&u->link);
+        idle_remove(u);
         timer_clear(&u->timer);
         u->exchange = x;
         set_state(u, UPSTREAM_BUSY);
@@ -133,7 +136,7 @@ void upstream_put(struct upstream *u)
     struct worker *w = u->worker;
 
     if (u->address_id != u->pool->address_id || buf_pending(&u->out) || buf_pending(&u->in) ||
-        w->draining || idle_count(u->pool) >= IDLE_MAX) {
+        w->draining || u->pool->nidle >= IDLE_MAX) {
         upstream_close(u);
         return;
     }
@@ -143,7 +146,7 @@ void upstream_put(struct upstream *u)
     buf_fini(&u->in);
     buf_fini(&u->out);
     set_state(u, UPSTREAM_IDLE);
-    list_prepend(&u->pool->idle, &u->link);
+    idle_add(u);
     timer_set(&w->loop.timers, &u->timer, w->loop.now_ns + w->view->table->timeouts.upstream_idle);
 }
 
@@ -156,9 +159,10 @@ void upstream_close(struct upstream *u)
 {
     if (u->state == UPSTREAM_CLOSED)
         return;
+    if (u->state == UPSTREAM_IDLE)
+        idle_remove(u);
     u->exchange = NULL;
     set_state(u, UPSTREAM_CLOSED);
-    list_remove(&u->link);
     timer_clear(&u->timer);
     loop_unwatch(&u->watch);
     buf_fini(&u->in);
