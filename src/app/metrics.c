@@ -404,6 +404,21 @@ static json_t *entry_json(const struct account_entry *e)
     return out;
 }
 
+static json_t *processes_json(const struct manager *m)
+{
+    json_t *list = json_array();
+    size_t n;
+    struct counted_process *p = processes(m, &n);
+
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:I, s:f}", "process", p[i].process,
+                                              "replica", p[i].replica, "pid", (int)p[i].pid,
+                                              "rss_bytes", (json_int_t)process_rss(p[i].pid),
+                                              "cpu_s", process_cpu_s(p[i].pid)));
+    free(p);
+    return list;
+}
+
 json_t *metrics_counters(void *arg)
 {
     struct manager *m = arg;
@@ -416,9 +431,10 @@ json_t *metrics_counters(void *arg)
     const struct account_entry *entries = account_entries(m->account, &n);
     for (size_t i = 0; i < n; i++)
         json_array_append_new(versions, entry_json(&entries[i]));
-    return json_pack(
-        "{s:I, s:o, s:o, s:o}", "at_ns", (json_int_t)clock_ns(), "bounds_us", bounds_json(),
-        "gateway", numbers_json(worker_names, COUNT_OF(worker_names), &sums), "versions", versions);
+    return json_pack("{s:I, s:o, s:o, s:o, s:o}", "at_ns", (json_int_t)clock_ns(), "bounds_us",
+                     bounds_json(), "gateway",
+                     numbers_json(worker_names, COUNT_OF(worker_names), &sums), "versions",
+                     versions, "processes", processes_json(m));
 }
 
 /* --- the listener ----------------------------------------------------------------------------- */

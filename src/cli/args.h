@@ -16,6 +16,8 @@
     X(HELP,     "--help",       "-h",  NULL,       "show the help of a command")                    \
     X(CONFIG,   "--config",     "-c",  "FILE",     "the configuration (segue.yaml)")                \
     X(WATCH,    "--watch",      "-w",  NULL,       "show it again every second")                    \
+    X(ONCE,     "--once",       NULL,  NULL,       "show it once")                                  \
+    X(DELAY,    "--delay",      "-d",  "SECONDS",  "how long rates are measured, and how often it is drawn (1)") \
     X(VERSION,  "--version",    NULL,  "NAME",     "what the new version is called (the next free vN)") \
     X(ENGINE,   "--engine",     NULL,  "ENGINE",   "what runs it (builtin)")                        \
     X(NO_WAIT,  "--no-wait",    NULL,  NULL,       "return when the update has begun")              \

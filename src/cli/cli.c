@@ -36,6 +36,7 @@ static int run_help(const struct args *args);
 static const struct command commands[] = {
     {"serve",        "",                0, 0, BIT(CONFIG), "run segue: manager, gateway and engines", NULL},
     {"status",       "",                0, 0, BIT(WATCH), "what runs, which version serves, how it is doing", run_status},
+    {"top",          "",                0, 0, BIT(ONCE) | BIT(DELAY), "rates, latencies and engines, live; q ends it", run_top},
     {"deploy",       "MODEL PATH",      2, 2, BIT(VERSION) | BIT(ENGINE) | BIT(NO_WAIT), "start a new version and switch to it when it has answered", run_deploy},
     {"switch",       "MODEL VERSION",   2, 2, BIT(NO_WAIT), "give all new requests to a version", run_switch},
     {"rollback",     "MODEL",           1, 1, BIT(NO_WAIT), "go back to the version that served before", run_rollback},

@@ -11,6 +11,7 @@
 
 /* Each runs one command and returns the exit code. Words are without the command's own. */
 int run_status(const struct args *args);
+int run_top(const struct args *args);
 int run_deploy(const struct args *args);
 int run_switch(const struct args *args);
 int run_rollback(const struct args *args);
