@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "gateway/internal.h"
 
 /* Fields of the engine that are not passed on, or are written anew. */
@@ -221,8 +222,9 @@ enum answer_progress answer_feed(struct exchange *x, char *p, size_t n, size_t *
         if (progress != ANSWER_DONE)
             return progress;
         exchange_relaying(x);
-        pieces[npieces++] =
-            (struct iovec){buf_head(&x->worker->lines), buf_pending(&x->worker->lines)};
+        if (!x->committed) /* otherwise ours went ahead of it */
+            pieces[npieces++] =
+                (struct iovec){buf_head(&x->worker->lines), buf_pending(&x->worker->lines)};
         p += head_used;
         n -= head_used;
     }
@@ -249,23 +251,35 @@ int answer_end(struct exchange *x)
     return x->to == HTTP_BODY_CHUNKED ? client_send(x->client, &last, 1) : 0;
 }
 
+/* Whether the relayed bytes end within an event, where more lines would belong to it. */
+static bool in_event(const struct exchange *x)
+{
+    const char *end = x->last + sizeof(x->last);
+
+    if (end[-1] == '\0') /* there are none */
+        return false;
+    return end[-1] != '\n' || (end[-2] != '\n' && (end[-2] != '\r' || end[-3] != '\n'));
+}
+
 void answer_error_frame(struct exchange *x, const char *code, const char *message)
 {
-    char room[1024];
-    char *text = room + CHUNK_HEAD_ROOM;
-    size_t max = sizeof(room) - CHUNK_HEAD_ROOM - 16;
+    static const char room[CHUNK_HEAD_ROOM];
+    struct buf b = {0};
 
     if (x->to != HTTP_BODY_CHUNKED && x->to != HTTP_BODY_CLOSE)
         return; /* no byte more than was announced */
-    bool mid_event = x->last[sizeof(x->last) - 1] != '\n' && x->last[sizeof(x->last) - 1] != '\0';
-    int n = snprintf(text, max,
-                     "%sdata: {\"error\":{\"message\":\"%s\",\"type\":\"server_error\","
-                     "\"param\":null,\"code\":\"%s\"}}\n\n",
-                     mid_event ? "\n\n" : "", message, code);
-    ALWAYS(n > 0 && (size_t)n < max);
-    struct iovec piece = frame(x, text, (size_t)n, false);
-    if (client_send(x->client, &piece, 1) < 0)
-        return; /* it has left; client_cut() comes next anyway */
+    buf_add(&b, room, sizeof(room)); /* for frame() */
+    if (in_event(x))
+        buf_add_str(&b, "\n\n");
+    buf_add_str(&b, "data: {\"error\":{\"message\":\"");
+    buf_add_json(&b, span_str(message));
+    buf_addf(&b, "\",\"type\":\"server_error\",\"param\":null,\"code\":\"%s\"}}\n\n", code);
+    buf_room(&b, 16); /* for frame() too */
+    struct iovec piece =
+        frame(x, buf_head(&b) + sizeof(room), buf_pending(&b) - sizeof(room), false);
+    if (client_send(x->client, &piece, 1) < 0) /* client_cut() comes next anyway */
+        log_debug("request %s: its client left before it was told", x->request_id);
+    buf_fini(&b);
 }
 
 int answer_heartbeat(struct exchange *x)

@@ -35,9 +35,10 @@ enum {
     AVOID_MIN_MS = 20,   /* pause of a replica after its first failure ... */
     AVOID_MAX_MS = 1000, /* ... and at most */
     BAD_MAX = 5,         /* 5xx answers in a row after which a replica is left out */
-    HOLD_RETRY_MS = 20,
-    HEARTBEAT_MS = 5000 /* a held stream's client hears from us so often */
+    HOLD_RETRY_MS = 20
 };
+
+#define HEARTBEAT_NS UINT64_C(5000000000) /* a held stream's client hears from us so often */
 
 static void on_hold_timer(struct timer *timer);
 static void refuse(struct exchange *x, enum gateway_error e, const char *text);
@@ -587,11 +588,9 @@ bool exchange_on_bytes(struct exchange *x, char *p, size_t n, bool drained)
 /* When to look at a held exchange next: its deadline, or a heartbeat before that. */
 static void arm_hold(struct exchange *x)
 {
-    struct loop *l = &x->worker->loop;
-    uint64_t beat = l->now_ns + HEARTBEAT_MS * UINT64_C(1000000);
+    bool beat = x->stream && x->beat_ns < x->hold_deadline_ns;
 
-    timer_set(&l->timers, &x->timer,
-              x->stream && beat < x->hold_deadline_ns ? beat : x->hold_deadline_ns);
+    timer_set(&x->worker->loop.timers, &x->timer, beat ? x->beat_ns : x->hold_deadline_ns);
 }
 
 static void on_hold_timer(struct timer *timer)
@@ -604,6 +603,7 @@ static void on_hold_timer(struct timer *timer)
         refuse(x, GATEWAY_ERROR_HOLD_EXPIRED, "no engine became ready in time");
         return;
     }
+    x->beat_ns = x->worker->loop.now_ns + HEARTBEAT_NS;
     arm_hold(x);
     if (answer_heartbeat(x) < 0)
         client_close(x->client);
@@ -623,6 +623,7 @@ void hold_add(struct exchange *x, const struct model_route *m)
 
     if (x->hold_deadline_ns == 0) {
         x->hold_deadline_ns = w->loop.now_ns + m->hold_ns;
+        x->beat_ns = w->loop.now_ns + HEARTBEAT_NS;
         x->held_ns = w->loop.now_ns;
     }
     if (!m->expected && !(x->version && route_any_ready(x->version))) {

@@ -166,6 +166,7 @@ struct exchange {
     bool stream;                   /* the client asked for a stream */
     bool committed;                /* HELD for long: a head and `: waiting` went to the client */
     uint64_t hold_deadline_ns;     /* 0: has not waited yet */
+    uint64_t beat_ns;              /* HELD, stream: when its client hears from us next */
     bool waited;                   /* counted in held_total, not yet in unheld */
     unsigned held_model;           /* HELD: index in view->held */
 
