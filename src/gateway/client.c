@@ -223,8 +223,9 @@ static void read_on(struct client *c);
 static void next_request(struct client *c)
 {
     if (!c->keep_alive || c->worker->draining) {
-        /* Nothing unread can be there if the last read was short: plain close. */
-        if (c->readable || buf_pending(&c->in))
+        /* Nothing more is to come after a whole request, and nothing unread can be there
+         * if the last read was short: plain close. */
+        if (c->unread || c->readable || buf_pending(&c->in))
             linger(c);
         else
             client_close(c);
@@ -251,6 +252,7 @@ void client_answered(struct client *c)
     if (c->note)
         access_end(c, ACCESS_FINISHED);
     timer_clear(&c->timer);
+    c->unread = c->state != CLIENT_BUSY;
     if (buf_pending(&c->out)) {
         set_state(c, CLIENT_FLUSH);
         arm(c, table_of(c)->timeouts.send);

@@ -267,7 +267,7 @@ void exchange_on_upstream_end(struct exchange *x, int why)
         if (!whole)
             truncate_answer(x, why ? strerror(why) : "the engine closed the connection");
         else if (answer_end(x) < 0)
-            exchange_cancel(x);
+            client_close(x->client);
         else
             finish(x, false);
         return;

@@ -290,6 +290,7 @@ struct client {
     bool keep_alive;           /* of that request */
     bool head_only;            /* that request is HEAD */
     bool readable;             /* an edge was seen and not used up */
+    bool unread;               /* the request was refused before it was whole */
     bool cut;                  /* FLUSH: the answer is not whole; end visibly */
     bool close_delimited;      /* the answer's end is the connection's end */
     bool hangup;               /* the peer has shut its side; seen with unread bytes before it */
