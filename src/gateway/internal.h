@@ -207,7 +207,8 @@ void exchange_begin(struct client *c, const struct http_request_head *head, stru
 void exchange_on_connected(struct exchange *x);
 /* answer.c says that the head is known: WAITING -> RELAYING. */
 void exchange_relaying(struct exchange *x);
-/* Returns true if the upstream may be read on. */
+/* Returns true if the upstream may be read on. `drained`: nothing is left to read, not even
+ * the connection's end. */
 bool exchange_on_bytes(struct exchange *x, char *p, size_t n, bool drained);
 void exchange_on_upstream_end(struct exchange *x, int why); /* errno; 0: clean end */
 void exchange_on_timeout(struct exchange *x);

@@ -264,12 +264,10 @@ static void read_on(struct upstream *u, bool hangup)
             upstream_close(u);
             return;
         }
-        bool drained = n < SCRATCH_BYTES;
-        if (!exchange_on_bytes(u->exchange, w->scratch, (size_t)n, drained))
-            return;
         /* A short read has emptied the socket; whatever comes later is a new
          * edge, except an end that this very event has announced. */
-        if (drained && !hangup)
+        bool drained = n < SCRATCH_BYTES && !hangup;
+        if (!exchange_on_bytes(u->exchange, w->scratch, (size_t)n, drained) || drained)
             return;
     }
     loop_again(&w->loop, &u->watch, EPOLLIN | (hangup ? EPOLLRDHUP : 0));
