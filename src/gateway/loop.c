@@ -57,7 +57,7 @@ void loop_unwatch(struct watch *w)
     if (w->fd < 0)
         return;
     list_remove(&w->again);
-    close(w->fd); /* also takes it out of the epoll set: nobody has a duplicate */
+    close(w->fd); /* also takes it out of the epoll set, if nobody has a duplicate */
     w->fd = -1;
 }
 

@@ -149,8 +149,14 @@ static void on_accept(struct watch *watch, uint32_t events)
 
 static void stop_listening(struct worker *w)
 {
-    for (size_t i = 0; i < w->nlisteners; i++)
-        loop_unwatch(&w->listeners[i].watch);
+    for (size_t i = 0; i < w->nlisteners; i++) {
+        struct watch *watch = &w->listeners[i].watch;
+        /* The manager has them too: closing ours alone would leave them in the set. */
+        if (watch->fd >= 0 && epoll_ctl(w->loop.epoll, EPOLL_CTL_DEL, watch->fd, NULL) < 0 &&
+            errno != ENOENT) /* the first table has not come */
+            log_error("worker %u: cannot stop listening: %s", w->index, strerror(errno));
+        loop_unwatch(watch);
+    }
 }
 
 static int start_listening(struct worker *w)
