@@ -362,6 +362,7 @@ static bool find_model(struct exchange *x, struct table_match *match)
 void exchange_dispatch(struct exchange *x)
 {
     struct worker *w = x->worker;
+    const struct version_route *before = x->version;
     struct table_match match;
     char text[512];
 
@@ -369,7 +370,7 @@ void exchange_dispatch(struct exchange *x)
         view_unref(x->view);
         x->view = w->view;
         x->view->refs++;
-        x->tried = 0; /* bits of another table's replicas */
+        before = NULL;
     }
     x->version = NULL;
     x->replica = NULL;
@@ -386,6 +387,8 @@ void exchange_dispatch(struct exchange *x)
     x->version = match.version
                      ? match.version
                      : route_version(match.model, x->sticky ? x->sticky : worker_random(w));
+    if (x->version != before)
+        x->tried = 0; /* bits of another version's replicas */
     while (x->version && (x->replica = route_replica(w, x->version, x->tried)) != NULL) {
         struct pool *p = pool_of(w, x->replica);
         count_in(x, p, match.version != NULL);
