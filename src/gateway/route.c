@@ -9,7 +9,7 @@
 
 #include "gateway/internal.h"
 
-enum { SLOW_START_MS = 10000 };
+enum { SLOW_START_MS = 10000, TRIAL_NS = 1000000000 };
 
 const struct version_route *route_version(const struct model_route *m, uint64_t dice)
 {
@@ -27,6 +27,14 @@ const struct version_route *route_version(const struct model_route *m, uint64_t 
     return NULL;
 }
 
+/* Half open: after failures one exchange goes ahead, the others wait for its luck.  An engine
+ * that has kept the request for TRIAL_NS lives, however long its answer takes. */
+static bool on_trial(const struct pool *p, uint64_t now_ns)
+{
+    return p->trial &&
+           (p->trial->state != EXCHANGE_WAITING || now_ns < p->trial->sent_ns + TRIAL_NS);
+}
+
 static bool usable(struct worker *w, const struct version_route *v, size_t i, uint64_t tried)
 {
     const struct replica_route *r = &v->replicas[i];
@@ -36,8 +44,7 @@ static bool usable(struct worker *w, const struct version_route *v, size_t i, ui
     struct pool *p = pool_of(w, r);
     if (p->avoid_until_ns > w->loop.now_ns && p->avoid_epoch == w->view->table->epoch)
         return false;
-    /* Half open: after failures one exchange goes ahead, the others wait for its luck. */
-    return p->failures == 0 || p->trial == NULL;
+    return p->failures == 0 || !on_trial(p, w->loop.now_ns);
 }
 
 /* A replica that has just come takes up its part of the load over SLOW_START_MS: its
