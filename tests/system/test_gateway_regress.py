@@ -1,0 +1,168 @@
+"""What was wrong once: each test fails without its fix."""
+import json
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from harness import (SLOW, answer, chat, chunked, event_stream, head, model, post, replica,
+                     wait_until)
+
+pytestmark = pytest.mark.gateway
+
+
+def expecting(u, ready=False, **more):
+    return model(versions={"v1": (1, [replica(u, ready=ready)])}, expected=True, **more)
+
+
+def error_of(body):
+    """The error object in the last event of a stream; the event has nothing else in it."""
+    event = body.decode().removesuffix("\n\n").rsplit("\n\n", 1)[-1]
+    assert event.startswith("data: {") and "\n" not in event, event
+    return json.loads(event[6:])["error"]
+
+
+# --- held streams ---
+
+
+def test_held_stream_hears_from_us_and_then_only_from_its_engine(gateway, upstream):
+    """The retry of held requests moved the next heartbeat away for ever; and the answer that came
+    at last was preceded by bytes of another head."""
+    u = upstream()
+    g = gateway(workers=1, models=expecting(u, hold_ms=60000))
+    with g.wire().send(post(chat(stream=True))) as w:
+        a = w.head()
+        assert (a.status, a.get("content-type")) == (200, "text/event-stream")
+        g.publish(expecting(u, ready=True))
+        w.body(a)
+        assert a.complete
+        lines = [line for line in a.body.split(b"\n") if line]
+        assert lines[0] == b": waiting" and lines[-1] == b"data: [DONE]"
+        assert all(line == b": waiting" or line.startswith(b"data: ") for line in lines), lines
+
+
+def test_error_in_a_stream_is_json_of_any_length(gateway, upstream):
+    """A sentence that did not fit ended the gateway; a quote in a name ended the JSON."""
+    g = gateway(workers=1, models=expecting(upstream(), name='say "m"', hold_ms=60000))
+    with g.wire().send(post(chat(model='say "m"', stream=True))) as w:
+        a = w.head()
+        g.publish([model(name=f"name-{i:02}-" + "x" * 100) for i in range(20)])
+        w.body(a)
+        assert not a.complete
+        error = error_of(a.body)
+        assert error["code"] == "model_not_found" and 'say "m"' in error["message"]
+    assert g.process.running()
+
+
+def test_error_in_a_stream_is_an_event_of_its_own(gateway, upstream):
+    def script(request, conn):
+        conn.send(event_stream() + chunked(b"data: half\n", last=False))
+        conn.close()
+    g = gateway(models=model(versions={"v1": (1, [upstream(script)])}))
+    a = g.ask(post(chat(stream=True)))
+    assert not a.complete and a.body.startswith(b"data: half\n\n")
+    assert error_of(a.body)["code"] == "engine_gone"
+
+
+# --- connections ---
+
+
+def test_refused_upload_may_go_on_until_its_answer_is_read(gateway, upstream):
+    """The connection was closed at once, so that the rest of the upload reset it."""
+    g = gateway(workers=1, models=model(versions={"v1": (1, [upstream()])}))
+    with g.wire() as w:
+        w.send(head("POST", "/v1/chat/completions", "Content-Length: 100000000") + b"{")
+        wait_until(lambda: g.counters.all()["answered"] == 1, what="it is refused")
+        for _ in range(50):
+            w.send(b" " * 1000)
+            time.sleep(0.002)
+        a = w.answer()
+        assert a.status == 413 and a.complete and a.get("connection") == "close"
+        assert w.ended()
+
+
+def test_connection_that_ended_with_its_answer_is_not_used_again(gateway, upstream):
+    go, gone = threading.Event(), threading.Event()
+
+    def script(request, conn):
+        assert go.wait(30)
+        conn.send(answer({"ok": 1}))
+        conn.close()
+        gone.set()
+    u = upstream(script)
+    g = gateway(workers=1, models=model(versions={"v1": (1, [u])}))
+    with g.wire().send(post(chat())) as w:
+        wait_until(lambda: u.requests, what="the engine has the request")
+        os.kill(g.pid, signal.SIGSTOP)  # the answer and the end become one event
+        go.set()
+        assert gone.wait(30)
+        os.kill(g.pid, signal.SIGCONT)
+        assert w.answer().status == 200
+        assert w.ask(post(chat())).status == 200
+    assert g.replica(u)["retried"] == 0
+
+
+def test_waiting_connections_cost_a_draining_gateway_nothing(gateway, upstream):
+    """The listening sockets are the manager's too: closed here they stayed in the epoll set."""
+    done = threading.Event()
+
+    def script(request, conn):
+        conn.send(event_stream() + chunked(b"data: 1\n\n", last=False))
+        done.wait(60)
+        conn.send(chunked(b"data: [DONE]\n\n"))
+    g = gateway(workers=1, models=model(versions={"v1": (1, [upstream(script)])}))
+    with g.wire().send(post(chat(stream=True))) as w:
+        a = w.head()
+        idle = g.wire()
+        wait_until(lambda: g.counters.all()["connections"] == 2, what="the idle client is there")
+        g.send({"type": "stop", "drain_ms": 60000})
+        assert idle.ended()  # it drains
+        with socket.create_connection(g.address):
+            before = g.cpu_seconds()
+            time.sleep(1)
+            assert g.cpu_seconds() - before < 0.3
+        done.set()
+        assert w.body(a).complete
+
+
+# --- choosing ---
+
+
+def test_a_failed_replica_does_not_shadow_another_versions(gateway, upstream):
+    """What had been tried of one version was taken for the other's replicas."""
+    def dies(request, conn):
+        conn.close()
+    bad, good = upstream(dies), upstream(lambda r, conn: conn.send(answer({"ok": 1})))
+    g = gateway(workers=1, models=model(versions={"v1": (1, [bad]), "v2": (1, [good])}, hold_ms=0))
+    for i in range(60):
+        # Nothing in it names a conversation: each try may take either version.
+        g.ask(post({"model": "m", "input": "x"}, f"X-Request-Id: r{i}", target="/v1/embeddings"))
+        g.publish()  # ends the pause of what has failed
+    moved = ({r.get("x-request-id") for r in bad.requests} &
+             {r.get("x-request-id") for r in good.requests})
+    assert len(bad.requests) > 5 and moved
+
+
+def test_a_long_answer_after_a_failure_does_not_keep_the_others_waiting(gateway, upstream):
+    """After a failure one request goes first; the others waited until its answer began."""
+    go = threading.Event()
+
+    def script(request, conn):
+        if request.text() == "dies":
+            conn.close()
+            return
+        if request.text() == "long":
+            assert go.wait(60)
+        conn.send(answer({"ok": 1}))
+    u = upstream(script)
+    g = gateway(workers=1, models=model(versions={"v1": (1, [u])}, hold_ms=20000))
+    assert g.ask(post(chat("dies"))).status == 502
+    with g.wire().send(post(chat("long"))) as w:
+        wait_until(lambda: u.requests[-1].text() == "long", what="the first goes ahead")
+        a = g.ask(post(chat("short")))
+        assert a.status == 200 and a.seconds < 4 * SLOW
+        go.set()
+        assert w.answer().status == 200
