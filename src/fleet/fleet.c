@@ -46,10 +46,9 @@ int fleet_slot_take(struct fleet *f, int wanted)
 
 void fleet_slot_put(struct fleet *f, int slot)
 {
-    uint64_t bit = UINT64_C(1) << (slot % 64);
-
     if (slot < 0)
         return;
+    uint64_t bit = UINT64_C(1) << (slot % 64);
     ALWAYS(slot < FLEET_SLOTS && (f->slots[slot / 64] & bit));
     f->slots[slot / 64] &= ~bit;
 }

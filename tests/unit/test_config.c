@@ -413,6 +413,7 @@ static void test_harmless(void **state)
     struct buf said = {0};
 
     assert_null(parse("\"a\\nx.yaml:1:1: error: forged\": 1", &said));
+    buf_add_char(&said, '\0');
     /* One line for the key, one for the missing models. */
     const char forged[] = "?x.yaml:1:1: error: forged'; listen, ";
     assert_memory_equal(strrchr(strtok(buf_head(&said), "\n"), '?'), forged, strlen(forged));
