@@ -87,6 +87,17 @@ JSON = {
     "deep": '{"model":' + "[" * 255 + "]" * 255 + "}",
     "deeper": "[" * 257 + "]" * 257,
 }
+STICKY = {
+    "chat": '{"model":"m","messages":[{"role":"user","content":"你好"},{"role":"assistant"}]}',
+    "brackets": '{"messages": [ {"content":"]},\\"[{"} , [] ] }',
+    "escapes": '{"messages":["\\\\","\\\\\\"","\\u005d"]}',
+    "nested": '{"messages":[[[],[{"a":[{}]}]],1]}',
+    "numbers": '{"messages":[ -1.5e3\t,2]}',
+    "words": '{"messages":[null],"user":"u"}',
+    "empty": '{"messages":[ \r\n\t ],"prompt":"p"}',
+    "no_array": '{"messages":{"0":[1]},"user":"","prompt":["a","b"]}',
+    "text": '{"messages":"[1,2]"}',
+}
 DICTS = {
     "request": ["GET ", "POST ", " HTTP/1.1\\x0d\\x0a", "\\x0d\\x0a", "\\x0d\\x0a\\x0d\\x0a", "Host: ",
                 "Connection: ", "close", "keep-alive", "Transfer-Encoding: chunked",
@@ -97,10 +108,12 @@ DICTS = {
     "chunk": ["\\x0d\\x0a", "0\\x0d\\x0a", "\\x0d\\x0a\\x0d\\x0a", ";", ": ", "ffffffff"],
     "json": ["{", "}", "[", "]", ":", ",", "\\\"model\\\"", "\\\"stream\\\"", "\\\\u006d",
              "\\\\ud83d\\\\ude00", "true", "false", "null", "1e5", "-0.5", "\\xe4\\xbd\\xa0"],
+    "sticky": ["{", "}", "[", "]", ":", ",", " ", "\\\"messages\\\":", "\\\"user\\\":", "\\\"prompt\\\":",
+               "\\\"", "\\\\", "\\\\\\\"", "null", "1e5", "\\xe4\\xbd\\xa0"],
 }
 
 for target, seeds in (("request", REQUEST), ("response", RESPONSE), ("chunk", CHUNK),
-                      ("json", JSON)):
+                      ("json", JSON), ("sticky", STICKY)):
     folder = here / "corpus" / target
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in seeds.items():
