@@ -68,24 +68,34 @@ static uint64_t load_of(struct worker *w, const struct replica_route *r)
     return (sum + 1) * 1024 / ramp(w, pool_of(w, r));
 }
 
+/* The n-th of those that can be asked. */
+static const struct replica_route *nth_usable(struct worker *w, const struct version_route *v,
+                                              uint64_t tried, size_t n)
+{
+    for (size_t i = 0; i < v->nreplicas; i++)
+        if (usable(w, v, i, tried) && n-- == 0)
+            return &v->replicas[i];
+    ALWAYS(!"counted a moment ago");
+    return NULL;
+}
+
 const struct replica_route *route_replica(struct worker *w, const struct version_route *v,
                                           uint64_t tried)
 {
-    const struct replica_route *best = NULL;
-    size_t n = v->nreplicas, seen = 0;
+    size_t n = 0;
 
+    for (size_t i = 0; i < v->nreplicas; i++)
+        n += usable(w, v, i, tried);
+    if (n == 0)
+        return NULL;
     if (n == 1)
-        return usable(w, v, 0, tried) ? &v->replicas[0] : NULL;
-    size_t start = n ? worker_random(w) % n : 0;
-    for (size_t i = 0; i < n && seen < 2; i++) {
-        size_t at = (start + i) % n;
-        if (!usable(w, v, at, tried))
-            continue;
-        seen++;
-        if (!best || load_of(w, &v->replicas[at]) < load_of(w, best))
-            best = &v->replicas[at];
-    }
-    return best;
+        return nth_usable(w, v, tried, 0);
+    /* Any two, each pair as likely: the neighbour of one that is down gets no more. */
+    uint64_t dice = worker_random(w);
+    size_t first = (dice >> 32) % n, second = (first + 1 + (uint32_t)dice % (n - 1)) % n;
+    const struct replica_route *a = nth_usable(w, v, tried, first);
+    const struct replica_route *b = nth_usable(w, v, tried, second);
+    return load_of(w, b) < load_of(w, a) ? b : a;
 }
 
 bool route_other_usable(struct worker *w, const struct version_route *v,
