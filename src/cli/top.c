@@ -200,8 +200,8 @@ static void version_heads(struct view *v)
     static const struct {
         size_t width;
         const char *text;
-    } heads[] = {{5, "SHARE"}, {7, "REQ/S"}, {6, "FLIGHT"}, {4, "ERR"},
-                 {7, "FIRST"}, {7, "p99"},   {7, "TOKEN"},  {7, "p99"}};
+    } heads[] = {{5, "SHARE"},   {7, "REQ/S"},   {6, "FLIGHT"},  {4, "ERR"},
+                 {7, "FIRST50"}, {7, "FIRST99"}, {7, "TOKEN50"}, {7, "TOKEN99"}};
 
     cell(v, name_width(v), false, INK_DIM, "VERSION");
     for (size_t i = 0; i < COUNT_OF(heads); i++) {
