@@ -69,3 +69,38 @@ static inline struct table *table_change(const struct table *base, const char *m
     snprintf(more, sizeof(more), "'base':%u,", (unsigned)base->epoch);
     return table_of(base, (unsigned)base->epoch + 1, more, models);
 }
+
+/* Two models, for most of the tests. */
+#define HY                                                             \
+    MODEL("hy-mt", "'hunyuan','hy'",                                   \
+          VERSION("v1", "1",                                           \
+                  REPLICA("3", "unix:/run/v1.sock", "hy-mt@v1-engine", \
+                          "true")) "," VERSION("v2", "0",              \
+                                               REPLICA("4", "127.0.0.1:8001", "served", "true")))
+#define OTHER MODEL("other", "", VERSION("a", "1", REPLICA("5", "[::1]:8002", "other-as", "false")))
+
+/* What a name means: "MODEL" by its route, "MODEL@VERSION" if it is pinned, or "-". */
+static inline const char *meaning(const struct table *t, const char *name)
+{
+    struct table_match match;
+
+    if (!table_find(t, span_str(name), &match))
+        return "-";
+    return match.version ? match.version->tag : match.model->name;
+}
+
+enum { MANY = 1000 };
+
+/* MANY models with an alias each; the caller frees it. */
+static inline char *many_models(void)
+{
+    struct buf models = {0};
+
+    for (int i = 0; i < MANY; i++)
+        buf_addf(&models,
+                 "%s{'name':'model-%d','aliases':['alias-%d'],'hold_ms':1,'hold_max':1,"
+                 "'versions':[{'name':'v1','weight':1,'replicas':[{'slot':%d,"
+                 "'address':'127.0.0.1:1','prefix':'','serve_as':'engine-%d','ready':true}]}]}",
+                 i ? "," : "", i, i, i, i);
+    return buf_take(&models);
+}
