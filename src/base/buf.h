@@ -28,12 +28,12 @@ static inline size_t buf_pending(const struct buf *b)
 
 static inline char *buf_head(const struct buf *b)
 {
-    return b->data + b->pos;
+    return b->pos ? b->data + b->pos : b->data; /* NULL + 0 is undefined in C */
 }
 
 static inline struct span buf_span(const struct buf *b)
 {
-    return span_of(b->data + b->pos, b->len - b->pos);
+    return span_of(buf_head(b), b->len - b->pos);
 }
 
 /* Room for n more bytes after len; may move the pending bytes. Returns the
