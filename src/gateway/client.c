@@ -17,10 +17,12 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -46,6 +48,21 @@ static void arm(struct client *c, uint64_t after_ns)
 static const struct table *table_of(const struct client *c)
 {
     return c->worker->view->table;
+}
+
+/* Bytes that the socket has and the peer has not acknowledged. */
+static int untaken(const struct client *c)
+{
+    int n = 0;
+
+    return ioctl(c->watch.fd, SIOCOUTQ, &n) < 0 ? 0 : n;
+}
+
+/* The peer has timeouts.send to take something of what it is owed. */
+static void arm_send(struct client *c)
+{
+    c->untaken = untaken(c);
+    arm(c, table_of(c)->timeouts.send);
 }
 
 static void set_state(struct client *c, enum client_state next)
@@ -127,12 +144,23 @@ static void note_left(struct client *c)
         access_drop(c);
 }
 
+static void reset_at_close(struct client *c)
+{
+    struct linger reset = {.l_onoff = 1, .l_linger = 0};
+
+    setsockopt(c->watch.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+}
+
 void client_close(struct client *c)
 {
     if (c->state == CLIENT_CLOSED)
         return;
     if (c->exchange)
         exchange_cancel(c->exchange);
+    /* It cannot be whole any more.  The kernel would keep what it has of it, megabytes
+     * for a peer that does not read, for minutes. */
+    if (buf_pending(&c->out))
+        reset_at_close(c);
     if (c->note)
         note_left(c);
     set_state(c, CLIENT_CLOSED);
@@ -168,12 +196,10 @@ static void linger(struct client *c)
 /* The end of an answer that is not whole must not look like its end. */
 static void close_cut(struct client *c)
 {
-    struct linger reset = {.l_onoff = 1, .l_linger = 0};
-
     /* With a length or chunks the missing rest tells; where the connection's end
      * is the answer's end, only a reset does. */
     if (c->close_delimited)
-        setsockopt(c->watch.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+        reset_at_close(c);
     client_close(c);
 }
 
@@ -212,7 +238,7 @@ int client_send(struct client *c, struct iovec *pieces, int n)
     if (c->state == CLIENT_CLOSED || socket_send(c->worker, c->watch.fd, &c->out, pieces, n) < 0)
         return -1;
     if (was_empty && buf_pending(&c->out))
-        arm(c, table_of(c)->timeouts.send);
+        arm_send(c);
     return 0;
 }
 
@@ -255,7 +281,7 @@ void client_answered(struct client *c)
     c->unread = c->state != CLIENT_BUSY;
     if (buf_pending(&c->out)) {
         set_state(c, CLIENT_FLUSH);
-        arm(c, table_of(c)->timeouts.send);
+        arm_send(c);
         return;
     }
     next_request(c);
@@ -606,7 +632,7 @@ static void flush(struct client *c)
         upstream_resume(c->exchange->upstream);
     if (all == 0) {
         if (buf_pending(&c->out) < before)
-            arm(c, table_of(c)->timeouts.send);
+            arm_send(c);
         return;
     }
     timer_clear(&c->timer);
@@ -653,8 +679,16 @@ static void on_timer(struct timer *timer)
         REFUSE(c, GATEWAY_ERROR_TIMEOUT, "the request did not arrive in time (timeouts.%s)",
                c->state == CLIENT_HEAD ? "head" : "body");
         break;
-    case CLIENT_BUSY: /* it does not take its answer (timeouts.send) */
+    case CLIENT_BUSY:
     case CLIENT_FLUSH:
+        /* The socket asks for more only when a large part of what it has, megabytes perhaps,
+         * was taken: who reads slowly is seen in what is left of it. */
+        if (untaken(c) < c->untaken) {
+            arm_send(c);
+            break;
+        }
+        client_close(c);
+        break;
     case CLIENT_IDLE:
     case CLIENT_LINGER:
     case CLIENT_CLOSED:

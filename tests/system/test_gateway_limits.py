@@ -388,3 +388,36 @@ def test_D8_after_a_pause_of_the_gateway_nothing_is_ejected(gateway, upstream):
         assert w.answer().status == 200 and late.answer().status == 200
         late.close()
     assert g.counters.all()["errors_5xx"] == 0
+
+
+def test_C_a_reader_at_a_kilobyte_a_second_is_not_cut(gateway, upstream):
+    """The socket has megabytes that it still owes; that the client takes some is seen there."""
+    u = upstream(lambda r, c: c.send(answer(b"x" * 8 * MB)))
+    g = gateway(workers=1, models=one(u), timeouts={"send": 1500})
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    s.settimeout(20)
+    s.connect(g.address)
+    s.sendall(post(chat()))
+    got = 0
+    for _ in range(25):
+        got += len(s.recv(1024))
+        time.sleep(0.2)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MB)
+    while got < 8 * MB:
+        data = s.recv(MB)
+        assert data, f"cut after {got} bytes"
+        got += len(data)
+    s.close()
+
+
+def test_C_what_a_cut_client_has_not_taken_is_not_kept_by_the_kernel(gateway, upstream):
+    """A reset: else its megabytes would wait there for minutes."""
+    u = upstream(lambda r, c: c.send(answer(b"x" * 8 * MB)))
+    g = gateway(workers=1, models=one(u), timeouts={"send": 500})
+    with g.wire() as w:
+        w.s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        w.send(post(chat()))
+        wait_until(lambda: g.counters.all()["connections"] == 0, 10, "it was cut")
+        a = w.answer()
+        assert a.reset and not a.complete and len(a.body) < MB
