@@ -26,9 +26,9 @@ static struct span credential(const struct http_field *f)
     return span_trim(span_of(f->value.p + 7, f->value.n - 7));
 }
 
-bool admit_is_key(const struct client *c, const struct http_field *f)
+bool admit_is_key(const struct http_field *f)
 {
-    return c->key && span_eq(credential(f), c->key_text);
+    return span_starts(credential(f), key_begin);
 }
 
 static struct api_key *find(struct worker *w, const struct keyring *k, struct span text)
@@ -67,10 +67,8 @@ bool admit(struct client *c, const struct http_request_head *head)
         if (text.n > KEY_TEXT_MAX || !span_starts(text, key_begin))
             continue;
         c->key = find(c->worker, k, text);
-        if (c->key) {
-            c->key_text = text;
+        if (c->key)
             return true;
-        }
     }
     if (!k->required)
         return true;

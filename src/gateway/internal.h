@@ -300,7 +300,6 @@ struct client {
     bool feeding;             /* feed() is on the stack */
     unsigned peer_place;      /* of gateway_peer_enter() */
     struct api_key *key;      /* borrowed from the table, while a request is taken; or NULL */
-    struct span key_text;     /* as that request's head has it */
     struct access_note *note; /* owned; for the access log, NULL when there is none */
     char ip[46];
 };
@@ -331,8 +330,8 @@ void client_drain(struct client *c);
 /* For tables with a keyring: sets c->key if the request shows one of its keys. False: it was
  * refused, and that was answered. */
 bool admit(struct client *c, const struct http_request_head *head);
-/* Whether a field is the one that showed c->key. */
-bool admit_is_key(const struct client *c, const struct http_field *f);
+/* Whether a field shows what has the form of one of our keys. */
+bool admit_is_key(const struct http_field *f);
 
 /* --- pages: what the gateway answers by itself ------------------------------ */
 

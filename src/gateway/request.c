@@ -93,7 +93,7 @@ void request_store(struct exchange *x, const struct http_request_head *head, str
     add_line(b, SPAN_LIT("Host"), head->host.n ? head->host : SPAN_LIT("segue"));
     for (size_t i = 0; i < head->nfields; i++)
         if (!head->fields[i].hop && !ours(head->fields[i].id) &&
-            !(x->key && admit_is_key(x->client, &head->fields[i])))
+            !(x->view->table->keyring && admit_is_key(&head->fields[i])))
             add_line(b, head->fields[i].name, head->fields[i].value);
     add_forwarded(b, head, span_str(x->client->ip));
     add_line(b, SPAN_LIT("X-Request-Id"), span_str(x->request_id));
