@@ -528,10 +528,13 @@ static bool keep_rest(struct upstream *u, const char *p, size_t n, size_t used, 
 
 static void bad_answer(struct exchange *x)
 {
-    avoid(x);
+    bool no_stream = x->state == EXCHANGE_WAITING && x->committed && x->status;
+
+    if (!no_stream || x->status >= 500)
+        avoid(x);
     if (x->state == EXCHANGE_RELAYING)
         truncate_answer(x, "the answer's framing is broken");
-    else if (x->committed && x->status)
+    else if (no_stream)
         refuse(x, GATEWAY_ERROR_ENGINE_ANSWER, "the engine answered with an error");
     else
         refuse(x, GATEWAY_ERROR_ENGINE_ANSWER, "the engine's answer was not valid HTTP/1.1");
