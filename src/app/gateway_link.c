@@ -113,6 +113,7 @@ struct gateway_link {
 };
 
 static void on_connection(uv_poll_t *poll, int status, int events);
+static void lost(struct gateway_link *g, const char *why);
 static void start(struct gateway_link *g);
 
 static void set_state(struct gateway_link *g, enum link_state next)
@@ -479,10 +480,11 @@ static void on_exit_poll(uv_poll_t *poll, int status, int events)
     struct gateway_link *g = poll->data;
 
     if (g->connection >= 0) {
-        /* Its last messages may still be in the socket; its end is there too. */
+        /* Its last messages may still be in the socket; its end is there too, unless it
+         * ended before it took the connection: the queue is ours as well. */
         on_connection(g->poll, 0, UV_READABLE);
         if (g->connection >= 0)
-            return;
+            lost(g, "its process has ended");
     }
     if (g->pidfd >= 0)
         gone(g);
