@@ -1,4 +1,5 @@
 """What was wrong once: each test fails without its fix."""
+import hashlib
 import json
 import os
 import signal
@@ -166,3 +167,38 @@ def test_a_long_answer_after_a_failure_does_not_keep_the_others_waiting(gateway,
         assert a.status == 200 and a.seconds < 4 * SLOW
         go.set()
         assert w.answer().status == 200
+
+
+def test_an_engine_that_refuses_a_held_stream_is_not_paused(gateway, upstream):
+    def script(request, conn):
+        conn.send(answer({"error": {}}, 400, reason="Bad Request") if request.json().get("stream")
+                  else answer({"ok": 1}))
+    u = upstream(script)
+    g = gateway(workers=1, models=expecting(u, hold_ms=60000))
+    with g.wire().send(post(chat(stream=True))) as w, g.wire() as other:
+        a = w.head()
+        g.publish(expecting(u, ready=True))
+        w.body(a)
+        assert error_of(a.body)["code"] == "bad_gateway"
+        assert other.ask(post(chat())).status == 200
+    assert g.counters.all()["held_total"] == 1
+
+
+# --- keys ---
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_no_key_of_ours_reaches_an_engine(gateway, upstream, required):
+    """Only the field that showed the accepted key was kept back."""
+    first, second, revoked = ("sk-segue-" + c * 64 for c in "abc")
+    keys = [{"name": c, "sha256": hashlib.sha256(k.encode()).hexdigest(), "models": [],
+             "concurrency": 0, "rate": 0} for c, k in (("a", first), ("b", second))]
+    u = upstream()
+    g = gateway(models=model(versions={"v1": (1, [u])}),
+                extra={"keys": keys, "keys_required": required})
+    for fields in ([f"Authorization: Bearer {first}", f"X-Api-Key: {second}"],
+                   [f"X-Api-Key: {first}", f"Authorization: Bearer {revoked}"],
+                   [f"X-Api-Key: {first}", "Authorization: Bearer sk-of-the-engine"]):
+        assert g.ask(post(chat(), *fields)).status == 200
+    assert not [v for r in u.requests for _, v in r.fields if "sk-segue-" in v]
+    assert u.requests[-1].get("authorization") == "Bearer sk-of-the-engine"
