@@ -90,7 +90,8 @@ class Metrics:
             assert len(buckets) > 10 and sorted(buckets) == list(buckets), name
             assert list(buckets.values()) == sorted(buckets.values()), "cumulative"
             assert buckets[float("inf")] == count
-            assert (self.samples[f"{name}_sum"][key] > 0) == (count > 0)
+            total = self.samples[f"{name}_sum"][key]
+            assert total >= 0 and (count or not total)
 
     def get(self, name, **labels):
         """The sum of the samples that have these labels."""
