@@ -26,9 +26,11 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "gateway/cors.h"
 #include "gateway/gateway.h"
 #include "gateway/internal.h"
+#include "gateway/tls.h"
 
 enum {
     READS_A_ROUND = 16,
@@ -75,6 +77,7 @@ static void set_state(struct client *c, enum client_state next)
         [CLIENT_BUSY] = TO(IDLE) | TO(FLUSH) | TO(LINGER) | TO(CLOSED),
         [CLIENT_FLUSH] = TO(IDLE) | TO(LINGER) | TO(CLOSED),
         [CLIENT_LINGER] = TO(CLOSED),
+        [CLIENT_HANDSHAKE] = TO(IDLE) | TO(LINGER) | TO(CLOSED),
         [CLIENT_CLOSED] = 0,
     };
 #undef TO
@@ -109,7 +112,8 @@ static bool count_body(struct client *c)
     return w->body_bytes <= table_of(c)->limits.body_memory_bytes / w->gateway_workers;
 }
 
-void client_accept(struct worker *w, int fd, const struct sockaddr *peer, unsigned place)
+void client_accept(struct worker *w, int fd, const struct sockaddr *peer, unsigned place,
+                   SSL_CTX *tls)
 {
     struct client *c = NEW(struct client);
     int one = 1;
@@ -122,12 +126,15 @@ void client_accept(struct worker *w, int fd, const struct sockaddr *peer, unsign
     list_append(&w->clients, &c->link);
     w->nclients++;
     counter_add(&w->row->opened, 1);
-    if (loop_watch(&w->loop, &c->watch, fd, 0, on_event) < 0) {
+    if (tls)
+        c->state = CLIENT_HANDSHAKE;
+    if ((tls && !(c->ssl = tls_new(tls, fd))) ||
+        loop_watch(&w->loop, &c->watch, fd, 0, on_event) < 0) {
         c->watch.fd = fd;
         client_close(c);
         return;
     }
-    arm(c, table_of(c)->timeouts.idle);
+    arm(c, tls ? table_of(c)->timeouts.head : table_of(c)->timeouts.idle);
 }
 
 static void release(struct grave *g)
@@ -153,6 +160,8 @@ static void reset_at_close(struct client *c)
 
 void client_close(struct client *c)
 {
+    bool whole = !c->exchange && !c->cut && buf_pending(&c->out) == 0;
+
     if (c->state == CLIENT_CLOSED)
         return;
     if (c->exchange)
@@ -171,6 +180,9 @@ void client_close(struct client *c)
         c->worker->loop.stop = true;
     counter_add(&c->worker->row->closed, 1);
     timer_clear(&c->timer);
+    if (c->ssl)
+        tls_free(c->ssl, whole);
+    c->ssl = NULL;
     loop_unwatch(&c->watch);
     buf_fini(&c->in);
     buf_fini(&c->out);
@@ -186,6 +198,8 @@ static void linger(struct client *c)
 {
     buf_fini(&c->in);
     count_body(c);
+    if (c->ssl)
+        tls_goodbye(c->ssl);
     shutdown(c->watch.fd, SHUT_WR);
     c->discard = LINGER_BYTES;
     set_state(c, CLIENT_LINGER);
@@ -200,6 +214,7 @@ static void close_cut(struct client *c)
      * is the answer's end, only a reset does. */
     if (c->close_delimited)
         reset_at_close(c);
+    c->cut = true;
     client_close(c);
 }
 
@@ -231,11 +246,18 @@ void client_cut(struct client *c)
 
 /* --- out --------------------------------------------------------------------- */
 
+static int send_pieces(struct client *c, struct iovec *pieces, int n)
+{
+    if (c->ssl)
+        return tls_send(c->ssl, &c->out, pieces, n, c->worker->flat, FLAT_BYTES);
+    return socket_send(c->worker, c->watch.fd, &c->out, pieces, n);
+}
+
 int client_send(struct client *c, struct iovec *pieces, int n)
 {
     bool was_empty = buf_pending(&c->out) == 0;
 
-    if (c->state == CLIENT_CLOSED || socket_send(c->worker, c->watch.fd, &c->out, pieces, n) < 0)
+    if (c->state == CLIENT_CLOSED || send_pieces(c, pieces, n) < 0)
         return -1;
     if (was_empty && buf_pending(&c->out))
         arm_send(c);
@@ -249,6 +271,12 @@ static void read_on(struct client *c);
 static void next_request(struct client *c)
 {
     if (!c->keep_alive || c->worker->draining) {
+        if (c->ssl && !tls_goodbye(c->ssl)) { /* it waits as the answer did */
+            if (c->state != CLIENT_FLUSH)
+                set_state(c, CLIENT_FLUSH);
+            arm_send(c);
+            return;
+        }
         /* Nothing more is to come after a whole request, and nothing unread can be there
          * if the last read was short: plain close. */
         if (c->unread || c->readable || buf_pending(&c->in))
@@ -428,8 +456,11 @@ static bool begin_body(struct client *c, const struct http_request_head *head, s
     if (table_of(c)->keyring) { /* a body is not taken from everybody */
         bool keep_alive = c->keep_alive;
         c->keep_alive = false;
+        if (table_of(c)->cors || c->cors)
+            cors_take(c, head);
         if (!admit(c, head))
             return false;
+        c->key = NULL; /* looked up again when the body is here */
         c->keep_alive = keep_alive;
     }
     c->head_len = head_len;
@@ -578,12 +609,22 @@ static void peer_left(struct client *c)
     client_close(c);
 }
 
+/* What a lingering peer sends is only counted, so not deciphered either. */
+static ssize_t receive(struct client *c)
+{
+    char *scratch = c->worker->scratch;
+
+    if (c->ssl && c->state != CLIENT_LINGER)
+        return tls_recv(c->ssl, scratch, SCRATCH_BYTES, &c->hangup);
+    return recv(c->watch.fd, scratch, SCRATCH_BYTES, 0);
+}
+
 static void read_on(struct client *c)
 {
     struct worker *w = c->worker;
 
     for (int i = 0; i < READS_A_ROUND; i++) {
-        ssize_t n = recv(c->watch.fd, w->scratch, SCRATCH_BYTES, 0);
+        ssize_t n = receive(c);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
@@ -621,7 +662,7 @@ static void read_on(struct client *c)
 static void flush(struct client *c)
 {
     size_t before = buf_pending(&c->out);
-    int all = socket_flush(c->watch.fd, &c->out);
+    int all = c->ssl ? tls_flush(c->ssl, &c->out) : socket_flush(c->watch.fd, &c->out);
 
     if (all < 0) {
         client_close(c);
@@ -644,6 +685,29 @@ static void flush(struct client *c)
         next_request(c);
 }
 
+static void shake_hands(struct client *c)
+{
+    static const char plain[] =
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+        "{\"error\":{\"message\":\"TLS is spoken here: ask https://\","
+        "\"type\":\"invalid_request_error\",\"param\":null,\"code\":\"bad_request\"}}\n";
+    enum tls_progress progress = tls_handshake(c->ssl);
+
+    if (progress == TLS_AGAIN)
+        return;
+    if (progress == TLS_DONE) {
+        set_state(c, CLIENT_IDLE);
+        arm(c, table_of(c)->timeouts.idle);
+        c->readable = true; /* the request may have come with the handshake's end */
+        read_on(c);
+        return;
+    }
+    if (progress == TLS_PLAIN &&
+        send(c->watch.fd, plain, sizeof(plain) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+        log_debug("a client without TLS was gone already");
+    linger(c); /* so that the alert, or this, can be read */
+}
+
 static void on_event(struct watch *watch, uint32_t events)
 {
     struct client *c = CONTAINER_OF(watch, struct client, watch);
@@ -652,7 +716,13 @@ static void on_event(struct watch *watch, uint32_t events)
         client_close(c);
         return;
     }
-    if ((events & EPOLLOUT) && buf_pending(&c->out)) {
+    if (c->state == CLIENT_HANDSHAKE) {
+        c->hangup |= (events & EPOLLRDHUP) != 0;
+        shake_hands(c);
+        return;
+    }
+    /* In FLUSH without bytes it is the end of TLS that waits. */
+    if ((events & EPOLLOUT) && (buf_pending(&c->out) || c->state == CLIENT_FLUSH)) {
         flush(c);
         if (c->state == CLIENT_CLOSED)
             return;
@@ -691,6 +761,7 @@ static void on_timer(struct timer *timer)
         break;
     case CLIENT_IDLE:
     case CLIENT_LINGER:
+    case CLIENT_HANDSHAKE:
     case CLIENT_CLOSED:
         client_close(c);
     }
@@ -698,7 +769,7 @@ static void on_timer(struct timer *timer)
 
 void client_drain(struct client *c)
 {
-    if (c->state == CLIENT_IDLE)
+    if (c->state == CLIENT_IDLE || c->state == CLIENT_HANDSHAKE)
         client_close(c);
     else
         c->keep_alive = false;

@@ -17,6 +17,7 @@
 #include <getopt.h>
 #include <jansson.h>
 #include <netinet/in.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -37,6 +38,7 @@
 #include "gateway/control.h"
 #include "gateway/counters.h"
 #include "gateway/table.h"
+#include "gateway/tls.h"
 #include "gateway/worker.h"
 
 enum { LISTEN_MAX = 32, DRAIN_DEFAULT_MS = 600000, PEER_PLACES = 1 << 16 };
@@ -51,7 +53,8 @@ struct gateway {
     int control;     /* listening control socket; owned */
     int counters_fd; /* owned */
     unsigned nworkers;
-    char *listen[LISTEN_MAX]; /* borrowed from argv */
+    char *listen[LISTEN_MAX];    /* borrowed from argv */
+    bool tls_listen[LISTEN_MAX]; /* it begins with https:// */
     size_t nlisten;
     int listen_fds[CONTROL_FDS_MAX]; /* address by address, a socket for each worker; owned by
                                         the workers */
@@ -61,6 +64,7 @@ struct gateway {
     struct worker *workers[COUNTERS_WORKERS]; /* owned */
     pthread_mutex_t lock; /* for `table`; taken at a switch, never for a request */
     struct table *table;  /* counted; NULL before the first */
+    SSL_CTX *tls;         /* counted; under `lock` too; NULL: no certificate */
     int access_fd;        /* owned, under `lock` too; -1: no access log */
     bool access_text;
     atomic_uint access_news; /* grows with each new file */
@@ -99,6 +103,16 @@ bool gateway_access(struct gateway *g, unsigned *seen, int *fd, bool *text)
         log_error("no access log: %s", strerror(errno));
     pthread_mutex_unlock(&g->lock);
     return true;
+}
+
+SSL_CTX *gateway_tls(struct gateway *g)
+{
+    pthread_mutex_lock(&g->lock);
+    SSL_CTX *tls = g->tls;
+    if (tls)
+        SSL_CTX_up_ref(tls);
+    pthread_mutex_unlock(&g->lock);
+    return tls;
 }
 
 enum gateway_wish gateway_wish(struct gateway *g)
@@ -291,6 +305,27 @@ static void on_access_log(struct gateway *g, json_t *message)
     wake_all(g);
 }
 
+static void on_certificate(struct gateway *g, json_t *message)
+{
+    const char *chain = json_string_value(json_object_get(message, "chain"));
+    const char *key = json_string_value(json_object_get(message, "key"));
+    struct err err;
+    SSL_CTX *tls = tls_context_new(span_str(chain), span_str(key), &err);
+
+    if (!tls) {
+        log_error("%s; the certificate before it stays", err.text);
+        send_json(g, json_pack("{s:s, s:s}", "type", "refused", "message", err.text), NULL, 0);
+        return;
+    }
+    pthread_mutex_lock(&g->lock);
+    SSL_CTX *old = g->tls;
+    g->tls = tls;
+    pthread_mutex_unlock(&g->lock);
+    SSL_CTX_free(old);
+    wake_all(g);
+    log_info("a certificate for new TLS connections is here");
+}
+
 static void wish(struct gateway *g, enum gateway_wish w, uint64_t drain_ms)
 {
     atomic_store(&g->wish, w);
@@ -305,6 +340,8 @@ static void on_message(struct gateway *g, struct span message)
 
     if (type && strcmp(type, "table") == 0) {
         on_table(g, message);
+    } else if (type && strcmp(type, "certificate") == 0) {
+        on_certificate(g, j);
     } else if (type && strcmp(type, "access_log") == 0) {
         on_access_log(g, j);
     } else if (type && strcmp(type, "stop") == 0) {
@@ -420,8 +457,10 @@ static int parse_arguments(struct gateway *g, int argc, char **argv, struct err 
             g->nworkers = (unsigned)atoi(optarg);
             break;
         case 'l':
-            if (g->nlisten < LISTEN_MAX)
+            if (g->nlisten < LISTEN_MAX) {
+                g->tls_listen[g->nlisten] = strncmp(optarg, "https://", 8) == 0;
                 g->listen[g->nlisten++] = optarg;
+            }
             break;
         case 'f':
             for (next = strtok(optarg, ","); next; next = strtok(NULL, ","))
@@ -470,7 +509,8 @@ static int start_workers(struct gateway *g, struct err *err)
         int fds[LISTEN_MAX];
         for (size_t a = 0; a < g->nlisten; a++)
             fds[a] = g->listen_fds[a * g->nworkers + i];
-        g->workers[i] = worker_new(g, i, g->nworkers, fds, g->nlisten, g->counters, err);
+        g->workers[i] =
+            worker_new(g, i, g->nworkers, fds, g->tls_listen, g->nlisten, g->counters, err);
         if (!g->workers[i])
             return -1;
     }
@@ -520,6 +560,7 @@ int gateway_main(int argc, char **argv)
         worker_join_free(g->workers[i]);
     drop_manager(g);
     table_unref(g->table);
+    SSL_CTX_free(g->tls);
     counters_unmap(g->counters);
     close(g->news);
     close(g->signals);

@@ -7,6 +7,7 @@
  * manager over the control socket; the workers talk with everybody else.
  */
 #pragma once
+#include <openssl/types.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -23,6 +24,9 @@ enum gateway_wish {
     GATEWAY_DRAIN, /* finish what is there, take nothing new */
     GATEWAY_END    /* now */
 };
+
+/* The newest certificate with a reference for the caller; NULL: there is none. */
+SSL_CTX *gateway_tls(struct gateway *g);
 
 /* The newest table with a reference for the caller; NULL before the first. */
 struct table *gateway_table(struct gateway *g);

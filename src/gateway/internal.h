@@ -260,6 +260,7 @@ bool request_id_ok(struct span s);
     X(BUSY,   "busy",   "an exchange answers")                                       \
     X(FLUSH,  "flush",  "the whole answer is in `out`; the client takes it")         \
     X(LINGER, "linger", "last answer sent, our side shut; what comes is discarded")  \
+    X(HANDSHAKE, "handshake", "TLS is being agreed on")                              \
     X(CLOSED, "closed", "descriptor closed, memory not yet")
 // clang-format on
 
@@ -276,6 +277,7 @@ struct client {
     struct list link;      /* in worker->clients */
     struct worker *worker; /* borrowed */
     enum client_state state;
+    SSL *ssl;                  /* owned; NULL: no TLS */
     struct exchange *exchange; /* owned while BUSY; NULL otherwise */
     struct buf in;             /* bytes of requests not yet handled */
     struct buf out;            /* answer bytes not yet taken */
@@ -304,8 +306,10 @@ struct client {
     char ip[46];
 };
 
-/* `place`: of gateway_peer_enter(); given back when the client is closed. */
-void client_accept(struct worker *w, int fd, const struct sockaddr *peer, unsigned place);
+/* `place`: of gateway_peer_enter(); given back when the client is closed.  tls: borrowed; NULL
+ * for plain HTTP. */
+void client_accept(struct worker *w, int fd, const struct sockaddr *peer, unsigned place,
+                   SSL_CTX *tls);
 void client_close(struct client *c);
 /* Closes so that the peer can tell that the answer is not whole. */
 void client_cut(struct client *c);
@@ -343,6 +347,7 @@ bool page_answer(struct client *c, const struct http_request_head *head);
 struct listener {
     struct watch watch;
     struct worker *worker;
+    bool tls;
 };
 
 struct gateway;
@@ -356,6 +361,7 @@ struct worker {
     struct watch wake;          /* eventfd: a new table, or stop */
     struct listener *listeners; /* owned */
     size_t nlisteners;
+    SSL_CTX *tls;                       /* counted; for new connections; NULL: none yet */
     struct view *view;                  /* counted; NULL before the first table */
     struct counters *counters;          /* borrowed */
     struct worker_row *row;             /* borrowed */

@@ -61,7 +61,8 @@ static void set_id(struct exchange *x, const struct http_request_head *head)
     x->request_id[32] = '\0';
 }
 
-static void add_forwarded(struct buf *b, const struct http_request_head *head, struct span ip)
+static void add_forwarded(struct buf *b, const struct http_request_head *head, struct span ip,
+                          bool tls)
 {
     buf_add_str(b, "X-Forwarded-For: ");
     for (size_t i = 0; i < head->nfields; i++) {
@@ -74,7 +75,7 @@ static void add_forwarded(struct buf *b, const struct http_request_head *head, s
     buf_add_span(b, ip);
     buf_add_str(b, "\r\nX-Real-IP: ");
     buf_add_span(b, ip);
-    buf_add_str(b, "\r\nX-Forwarded-Proto: http\r\n");
+    buf_add_str(b, tls ? "\r\nX-Forwarded-Proto: https\r\n" : "\r\nX-Forwarded-Proto: http\r\n");
 }
 
 void request_store(struct exchange *x, const struct http_request_head *head, struct span body,
@@ -95,7 +96,7 @@ void request_store(struct exchange *x, const struct http_request_head *head, str
         if (!head->fields[i].hop && !ours(head->fields[i].id) &&
             !(x->view->table->keyring && admit_is_key(&head->fields[i])))
             add_line(b, head->fields[i].name, head->fields[i].value);
-    add_forwarded(b, head, span_str(x->client->ip));
+    add_forwarded(b, head, span_str(x->client->ip), x->client->ssl != NULL);
     add_line(b, SPAN_LIT("X-Request-Id"), span_str(x->request_id));
     x->lines_len = buf_pending(b);
 

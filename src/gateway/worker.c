@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -92,9 +93,10 @@ static void shed_one(struct worker *w, int listen_fd)
     w->reserve_fd = reserve();
 }
 
-/* Says no to a connection without reading from it. */
-static void refuse(struct worker *w, int fd, const char *setting)
+/* Says no to a connection without reading from it; in TLS nothing can be said so early. */
+static void refuse(struct listener *l, int fd, const char *setting)
 {
+    struct worker *w = l->worker;
     char text[512], body[256];
 
     int n = snprintf(body, sizeof(body),
@@ -106,33 +108,42 @@ static void refuse(struct worker *w, int fd, const char *setting)
                  "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
                  "Retry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
                  n, body);
-    if (send(fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+    if (!l->tls && send(fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
         log_debug("worker %u: a refused client was gone already", w->index);
     shutdown(fd, SHUT_WR);
     close(fd);
     counter_add(&w->row->refused, 1);
 }
 
-static void take(struct worker *w, int fd, const struct sockaddr *peer)
+/* One more client, welcome or not. */
+static void take(struct listener *l, int fd, const struct sockaddr *peer)
 {
+    struct worker *w = l->worker;
     const struct limits *limits = &w->view->table->limits;
     unsigned place;
 
+    if (l->tls && !w->tls) { /* the manager has not sent the certificate */
+        close(fd);
+        counter_add(&w->row->refused, 1);
+        return;
+    }
+
     if (w->nclients >= limits->connections / w->gateway_workers) {
-        refuse(w, fd, "limits.connections");
+        refuse(l, fd, "limits.connections");
         return;
     }
     if (gateway_peer_enter(w->gateway, peer, &place) > limits->client_connections) {
         gateway_peer_leave(w->gateway, place);
-        refuse(w, fd, "limits.client_connections");
+        refuse(l, fd, "limits.client_connections");
         return;
     }
-    client_accept(w, fd, peer, place);
+    client_accept(w, fd, peer, place, l->tls ? w->tls : NULL);
 }
 
 static void on_accept(struct watch *watch, uint32_t events)
 {
-    struct worker *w = CONTAINER_OF(watch, struct listener, watch)->worker;
+    struct listener *l = CONTAINER_OF(watch, struct listener, watch);
+    struct worker *w = l->worker;
 
     for (int i = 0; i < ACCEPTS_A_ROUND; i++) {
         struct sockaddr_storage peer;
@@ -143,7 +154,7 @@ static void on_accept(struct watch *watch, uint32_t events)
                 shed_one(w, watch->fd);
             return; /* EAGAIN: all taken; ECONNABORTED and the like: next round */
         }
-        take(w, fd, (struct sockaddr *)&peer);
+        take(l, fd, (struct sockaddr *)&peer);
     }
 }
 
@@ -190,6 +201,13 @@ static void adopt(struct worker *w)
     hold_release(w);
 }
 
+/* The newest certificate; connections keep theirs. */
+static void adopt_tls(struct worker *w)
+{
+    SSL_CTX_free(w->tls);
+    w->tls = gateway_tls(w->gateway);
+}
+
 static void drain(struct worker *w)
 {
     if (!w->draining) {
@@ -225,6 +243,7 @@ static void on_wake(struct watch *watch, uint32_t events)
     while (read(watch->fd, &n, sizeof(n)) < 0 && errno == EINTR)
         ;
     access_adopt(w);
+    adopt_tls(w); /* before the first table lets us listen */
     adopt(w);
     switch (gateway_wish(w->gateway)) {
     case GATEWAY_RUN:
@@ -254,8 +273,8 @@ static void on_hold_retry(struct timer *timer)
 /* --- life -------------------------------------------------------------------- */
 
 struct worker *worker_new(struct gateway *g, unsigned index, unsigned workers,
-                          const int *listen_fds, size_t n, struct counters *counters,
-                          struct err *err)
+                          const int *listen_fds, const bool *tls, size_t n,
+                          struct counters *counters, struct err *err)
 {
     struct worker *w = NEW(struct worker);
     int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -278,6 +297,7 @@ struct worker *worker_new(struct gateway *g, unsigned index, unsigned workers,
     for (size_t i = 0; i < n; i++) {
         w->listeners[i].worker = w;
         w->listeners[i].watch.fd = listen_fds[i];
+        w->listeners[i].tls = tls[i];
         list_init(&w->listeners[i].watch.again);
     }
     if (getrandom(w->rng, sizeof(w->rng), 0) != sizeof(w->rng) || wake < 0 ||
@@ -321,6 +341,7 @@ void worker_join_free(struct worker *w)
         close(w->reserve_fd);
     buf_fini(&w->lines);
     EVP_MD_CTX_free(w->digest);
+    SSL_CTX_free(w->tls);
     free(w->scratch - SCRATCH_BEFORE);
     free(w->flat);
     free(w->listeners);

@@ -2,6 +2,7 @@
  * gateway/worker - one thread, one loop, its own listening sockets.
  */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -10,10 +11,10 @@ struct counters;
 struct gateway;
 struct worker;
 
-/* listen_fds: n listening sockets, owned by the worker from now on. */
+/* listen_fds: n listening sockets, owned by the worker from now on; tls: which of them. */
 struct worker *worker_new(struct gateway *g, unsigned index, unsigned workers,
-                          const int *listen_fds, size_t n, struct counters *counters,
-                          struct err *err);
+                          const int *listen_fds, const bool *tls, size_t n,
+                          struct counters *counters, struct err *err);
 int worker_start(struct worker *w, struct err *err) MUST_CHECK;
 
 /* Any thread: there is something new in gateway_table() or gateway_stopping(). */

@@ -48,7 +48,7 @@ TIMEOUTS = {"head": 20000, "body": 20000, "idle": 60000, "send": 20000, "connect
 
 class Gateway:
     def __init__(self, box, workers=2, addresses=("127.0.0.1",), before=(), models=None,
-                 limits=None, timeouts=None, extra=None):
+                 limits=None, timeouts=None, extra=None, certificate=None):
         self.box, self.workers, self.before = box, workers, list(before)
         self.limits = {**LIMITS, **(limits or {})}
         self.timeouts = {**TIMEOUTS, **(timeouts or {})}
@@ -67,6 +67,9 @@ class Gateway:
         self.listeners, self.addresses = [], []
         for host in addresses:
             self._listen(host)
+        self.certificate = certificate  # then the last address speaks TLS
+        if certificate:
+            self._listen("127.0.0.1")
         box.own(self)
         self.start()
         if models is not None:
@@ -101,8 +104,9 @@ class Gateway:
         fds = [self.control.fileno(), self.counters.fd, *(s.fileno() for s in self.listeners)]
         argv = [binary("segue"), "gateway", "--control-fd", fds[0], "--counters-fd", fds[1],
                 "--workers", self.workers, "--listen-fds", ",".join(map(str, fds[2:]))]
-        for host, port in self.addresses:
-            argv += ["--listen", f"{'[' + host + ']' if ':' in host else host}:{port}"]
+        for i, (host, port) in enumerate(self.addresses):
+            tls = "https://" if self.certificate and i == len(self.addresses) - 1 else ""
+            argv += ["--listen", f"{tls}{'[' + host + ']' if ':' in host else host}:{port}"]
         self.process = self.box.start("gateway", argv, pass_fds=fds, before=self.before)
         self.connect()
 
@@ -116,6 +120,8 @@ class Gateway:
         self.buffer, self.received = b"", []
         self.hello = self.message()
         assert self.hello["type"] == "hello", self.hello
+        if self.certificate:
+            self.send_certificate(self.certificate)
         return self.hello
 
     def forget(self):
@@ -145,6 +151,9 @@ class Gateway:
     def send(self, value):
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.connection.sendall(struct.pack("<I", len(data)) + data)
+
+    def send_certificate(self, certificate):
+        self.send({"type": "certificate", "chain": certificate.chain, "key": certificate.key})
 
     # --- tables ---
 
@@ -187,6 +196,13 @@ class Gateway:
 
     def wire(self, **more):
         return Wire(self.address, **more)
+
+    def tls(self, context=None, **more):
+        """A connection over TLS; an end without close_notify is an error."""
+        w = Wire(self.addresses[-1], **more)
+        w.s = (context or self.certificate.client()).wrap_socket(
+            w.s, server_hostname="segue.test", suppress_ragged_eofs=False)
+        return w
 
     def ask(self, data, method="POST"):
         """One request on a connection of its own."""
