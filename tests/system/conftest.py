@@ -20,7 +20,13 @@ def pytest_collection_modifyitems(config, items):
     drop = [i for i in items if i not in keep]
     if drop:
         config.hook.pytest_deselected(items=drop)
-        items[:] = keep
+    # Those that may take long go first, so that two workers end together.
+    items[:] = sorted(keep, key=lambda i: not _long(i))
+
+
+def _long(item):
+    limit = item.get_closest_marker("timeout")
+    return bool(limit and limit.args and limit.args[0] >= 300)
 
 
 @pytest.hookimpl(wrapper=True)
