@@ -44,31 +44,32 @@ static const char *const outcome_names[] = {
 #undef X
 };
 
-/* Where the next member is written, and how. */
+/* Where the line goes on; there is room for all of it (line_room). */
 struct line {
-    struct buf *out;
-    bool text, first;
+    char *p;
+    bool text;
 };
 
-static void begin_member(struct line *l, const char *name)
+enum { FIXED_MAX = 1024, ESCAPED_MAX = 6 /* bytes that one byte may become */ };
+
+/* The longest line that a record can make. */
+static size_t line_room(const struct access_record *r)
 {
-    if (!l->first)
-        buf_add_char(l->out, l->text ? ' ' : ',');
-    l->first = false;
-    if (!l->text)
-        buf_add_char(l->out, '"');
-    buf_add_str(l->out, name);
-    buf_add_str(l->out, l->text ? "=" : "\":");
+    size_t n = r->request_id.n + r->client.n + r->key.n + r->method.n + r->path.n + r->model.n +
+               r->version.n + r->replica.n + r->error.n;
+
+    return FIXED_MAX + ESCAPED_MAX * n;
 }
 
-/* Text without quotes stands for itself: no blank, quote, '=' or control byte, all ASCII. */
-static bool is_bare(struct span s)
+static inline void add(struct line *l, const char *p, size_t n)
 {
-    for (size_t i = 0; i < s.n; i++)
-        if (s.p[i] <= ' ' || s.p[i] >= 0x7f || s.p[i] == '"' || s.p[i] == '\\' || s.p[i] == '=')
-            return false;
-    return s.n > 0;
+    memcpy(l->p, p, n);
+    l->p += n;
 }
+
+#define ADD(l, literal) \
+    add(l, literal, sizeof(literal) - 1) /* What stands before a value, but the first one. */
+#define MEMBER(l, name) ((l)->text ? ADD(l, " " name "=") : ADD(l, ",\"" name "\":"))
 
 /* A character of n bytes as UTF-16; n is 0: what is no character. The number of units. */
 static size_t utf16(const char *p, size_t n, uint16_t out[2])
@@ -88,110 +89,146 @@ static size_t utf16(const char *p, size_t n, uint16_t out[2])
     return 2;
 }
 
-/* As the inside of a JSON string that is all ASCII: not every reader of lines ends them at
- * a line feed only, and a terminal does strange things with some characters. */
-static void add_escaped(struct buf *out, struct span s)
+static void add_unit(struct line *l, uint16_t unit)
 {
     static const char hex[] = "0123456789abcdef";
 
+    ADD(l, "\\u");
+    for (int shift = 12; shift >= 0; shift -= 4)
+        *l->p++ = hex[unit >> shift & 15];
+}
+
+/* As the inside of a JSON string that is all ASCII: not every reader of lines ends them at
+ * a line feed only, and a terminal does strange things with some characters. */
+static void add_escaped(struct line *l, struct span s)
+{
     for (size_t i = 0; i < s.n;) {
         unsigned char c = (unsigned char)s.p[i];
-        size_t n = utf8_length(s.p + i, s.n - i);
-        if (c == '"' || c == '\\') {
-            buf_add(out, (char[]){'\\', (char)c}, 2);
-        } else if (c >= ' ' && c < 0x7f) {
-            buf_add_char(out, (char)c);
-        } else {
-            uint16_t units[2];
-            for (size_t k = 0, m = utf16(s.p + i, n, units); k < m; k++)
-                buf_add(out,
-                        (char[]){'\\', 'u', hex[units[k] >> 12], hex[units[k] >> 8 & 15],
-                                 hex[units[k] >> 4 & 15], hex[units[k] & 15]},
-                        6);
+        if (c >= ' ' && c < 0x7f) {
+            if (c == '"' || c == '\\')
+                *l->p++ = '\\';
+            *l->p++ = (char)c;
+            i++;
+            continue;
         }
+        size_t n = utf8_length(s.p + i, s.n - i);
+        uint16_t units[2];
+        for (size_t k = 0, m = utf16(s.p + i, n, units); k < m; k++)
+            add_unit(l, units[k]);
         i += n ? n : 1;
     }
 }
 
-/* Escaped in both formats, so that no client can end a line or begin a member. */
-static void add_text(struct line *l, const char *name, struct span s)
+/* Text that stands for itself: printable ASCII without a quote, a backslash, and, outside
+ * quotes, a blank or '='. */
+static bool is_plain(struct span s, bool quoted)
 {
-    begin_member(l, name);
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+        if (c < ' ' || c >= 0x7f || c == '"' || c == '\\' || (!quoted && (c == ' ' || c == '=')))
+            return false;
+    }
+    return true;
+}
+
+/* Escaped in both formats, so that no client can end a line or begin a member. */
+static void add_text(struct line *l, struct span s)
+{
     if (s.n == 0) {
-        buf_add_str(l->out, l->text ? "-" : "null");
-    } else if (l->text && is_bare(s) && !span_eq_str(s, "-")) {
-        buf_add_span(l->out, s);
+        l->text ? ADD(l, "-") : ADD(l, "null");
+    } else if (l->text && is_plain(s, false) && !span_eq(s, SPAN_LIT("-"))) {
+        add(l, s.p, s.n);
     } else {
-        buf_add_char(l->out, '"');
-        add_escaped(l->out, s);
-        buf_add_char(l->out, '"');
+        *l->p++ = '"';
+        if (is_plain(s, true))
+            add(l, s.p, s.n);
+        else
+            add_escaped(l, s);
+        *l->p++ = '"';
     }
 }
 
-static void add_number(struct line *l, const char *name, uint64_t n)
+static void add_number(struct line *l, uint64_t n)
 {
-    begin_member(l, name);
-    if (n == ACCESS_NONE)
-        buf_add_str(l->out, l->text ? "-" : "null");
-    else
-        buf_add_u64(l->out, n);
+    char digits[20];
+    size_t i = sizeof(digits);
+
+    if (n == ACCESS_NONE) {
+        l->text ? ADD(l, "-") : ADD(l, "null");
+        return;
+    }
+    do
+        digits[--i] = (char)('0' + n % 10);
+    while (n /= 10);
+    add(l, digits + i, sizeof(digits) - i);
+}
+
+/* n, below 1000, with three digits. */
+static void add_three(struct line *l, unsigned n)
+{
+    *l->p++ = (char)('0' + n / 100);
+    *l->p++ = (char)('0' + n / 10 % 10);
+    *l->p++ = (char)('0' + n % 10);
 }
 
 /* Microseconds as milliseconds: 12345 is 12.345. */
-static void add_millis(struct line *l, const char *name, uint64_t us)
+static void add_millis(struct line *l, uint64_t us)
 {
-    char rest[4] = {'.', (char)('0' + us / 100 % 10), (char)('0' + us / 10 % 10),
-                    (char)('0' + us % 10)};
-
-    add_number(l, name, us == ACCESS_NONE ? us : us / 1000);
-    if (us != ACCESS_NONE)
-        buf_add(l->out, rest, sizeof(rest));
+    add_number(l, us == ACCESS_NONE ? us : us / 1000);
+    if (us != ACCESS_NONE) {
+        *l->p++ = '.';
+        add_three(l, (unsigned)(us % 1000));
+    }
 }
 
-static void add_time(struct line *l, const char *name, int64_t wall_ms)
+static void add_time(struct line *l, int64_t wall_ms)
 {
+    /* The text of a second; to make it costs more than the rest of a line. */
     static _Thread_local int64_t second = -1;
-    static _Thread_local char when[CLOCK_TEXT_MAX]; /* of that second: it costs more than a line */
+    static _Thread_local char when[CLOCK_TEXT_MAX];
 
     if (wall_ms / 1000 != second) {
         second = wall_ms / 1000;
         clock_text(second * 1000, when);
     }
-    unsigned ms = (unsigned)(wall_ms % 1000);
-    char *fraction = when + sizeof("2026-01-31T12:00:00.") - 1;
-    fraction[0] = (char)('0' + ms / 100);
-    fraction[1] = (char)('0' + ms / 10 % 10);
-    fraction[2] = (char)('0' + ms % 10);
-    add_text(l, name, span_str(when));
+    add(l, when, sizeof("2026-01-31T12:00:00.") - 1);
+    add_three(l, (unsigned)(wall_ms % 1000));
+    *l->p++ = 'Z';
 }
 
 void access_format(struct buf *out, const struct access_record *r, bool text)
 {
-    struct line l = {.out = out, .text = text, .first = true};
+    size_t room = line_room(r);
+    char *begin = buf_room(out, room);
+    struct line l = {.p = begin, .text = text};
+    struct span outcome = span_str(outcome_names[r->outcome]);
 
+    text ? ADD(&l, "time=") : ADD(&l, "{\"time\":\"");
+    add_time(&l, r->wall_ms);
     if (!text)
-        buf_add_char(out, '{');
-    add_time(&l, "time", r->wall_ms);
-    add_text(&l, "request_id", r->request_id);
-    add_text(&l, "client", r->client);
-    add_text(&l, "key", r->key);
-    add_text(&l, "method", r->method);
-    add_text(&l, "path", r->path);
-    add_text(&l, "model", r->model);
-    add_text(&l, "version", r->version);
-    add_text(&l, "replica", r->replica);
-    add_number(&l, "status", r->status ? (uint64_t)r->status : ACCESS_NONE);
-    add_text(&l, "outcome", span_str(outcome_names[r->outcome]));
-    add_text(&l, "error", r->error);
-    add_number(&l, "bytes", r->bytes);
-    add_number(&l, "events", r->events);
-    add_millis(&l, "first_byte_ms", r->first_byte_us);
-    add_millis(&l, "token_ms", r->token_us);
-    add_millis(&l, "total_ms", r->total_us);
-    add_millis(&l, "held_ms", r->held_us);
-    add_number(&l, "tries", r->tries);
-    add_number(&l, "overhead_us", r->overhead_us);
-    buf_add_str(out, text ? "\n" : "}\n");
+        *l.p++ = '"';
+    MEMBER(&l, "request_id"), add_text(&l, r->request_id);
+    MEMBER(&l, "client"), add_text(&l, r->client);
+    MEMBER(&l, "key"), add_text(&l, r->key);
+    MEMBER(&l, "method"), add_text(&l, r->method);
+    MEMBER(&l, "path"), add_text(&l, r->path);
+    MEMBER(&l, "model"), add_text(&l, r->model);
+    MEMBER(&l, "version"), add_text(&l, r->version);
+    MEMBER(&l, "replica"), add_text(&l, r->replica);
+    MEMBER(&l, "status"), add_number(&l, r->status ? (uint64_t)r->status : ACCESS_NONE);
+    MEMBER(&l, "outcome"), add_text(&l, outcome);
+    MEMBER(&l, "error"), add_text(&l, r->error);
+    MEMBER(&l, "bytes"), add_number(&l, r->bytes);
+    MEMBER(&l, "events"), add_number(&l, r->events);
+    MEMBER(&l, "first_byte_ms"), add_millis(&l, r->first_byte_us);
+    MEMBER(&l, "token_ms"), add_millis(&l, r->token_us);
+    MEMBER(&l, "total_ms"), add_millis(&l, r->total_us);
+    MEMBER(&l, "held_ms"), add_millis(&l, r->held_us);
+    MEMBER(&l, "tries"), add_number(&l, r->tries);
+    MEMBER(&l, "overhead_us"), add_number(&l, r->overhead_us);
+    text ? ADD(&l, "\n") : ADD(&l, "}\n");
+    ALWAYS((size_t)(l.p - begin) <= room);
+    buf_added(out, (size_t)(l.p - begin));
 }
 
 /* --- writing ----------------------------------------------------------------- */
@@ -340,9 +377,10 @@ static size_t copy(char *out, size_t room, struct span from)
 
 void access_begin(struct client *c, const struct http_request_head *head)
 {
-    struct access_note *n = NEW(struct access_note);
+    struct access_note *n = mem_alloc(sizeof(*n));
 
     access_drop(c);
+    memset(n, 0, offsetof(struct access_note, method)); /* the texts have their lengths */
     c->note = n;
     n->began_ns = c->worker->loop.now_ns;
     if (!head)
