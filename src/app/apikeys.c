@@ -206,7 +206,6 @@ static int make_key(struct buf *text, struct buf *sha256, struct err *err)
         return err_set(err, 500, "the kernel gives no random bytes: %s", strerror(errno));
     buf_add_str(text, KEY_BEGIN);
     add_hex(text, secret, sizeof(secret));
-    explicit_bzero(secret, sizeof(secret));
     ALWAYS(EVP_Digest(buf_head(text), buf_pending(text), hash, &n, EVP_sha256(), NULL) == 1);
     add_hex(sha256, hash, n);
     return 0;

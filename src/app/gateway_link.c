@@ -97,12 +97,13 @@ struct gateway_link {
     unsigned failures; /* in a row */
     bool restarted;    /* UP, but the newest table is not acknowledged */
 
-    json_t *table;      /* owned; the newest without its models, NULL before the first */
-    json_t *models;     /* owned; every model's newest part of the table, by name */
-    json_t *keys;       /* owned; the newest list of keys, NULL: there was none */
-    uint64_t published; /* epoch of `table` */
-    uint64_t sent;      /* epoch that this gateway has been sent as a whole; 0: none */
-    uint64_t epoch;     /* of the newest that the gateway has acknowledged */
+    json_t *table;       /* owned; the newest without its models, NULL before the first */
+    json_t *models;      /* owned; every model's newest part of the table, by name */
+    json_t *certificate; /* owned; the message, NULL: no TLS */
+    json_t *keys;        /* owned; the newest list of keys, NULL: there was none */
+    uint64_t published;  /* epoch of `table` */
+    uint64_t sent;       /* epoch that this gateway has been sent as a whole; 0: none */
+    uint64_t epoch;      /* of the newest that the gateway has acknowledged */
     struct list waiters;
 
     uv_poll_t *poll;      /* on connection; owned, NULL: none */
@@ -184,6 +185,7 @@ static int open_control(struct gateway_link *g, struct err *err)
 
 static int open_listeners(struct gateway_link *g, struct err *err)
 {
+    static const struct span https = {ADDRESS_TLS, sizeof(ADDRESS_TLS) - 1};
     char actual[LISTEN_TEXT_MAX];
 
     g->workers = g->config->workers;
@@ -194,11 +196,13 @@ static int open_listeners(struct gateway_link *g, struct err *err)
                        g->nlisten, g->workers, CONTROL_FDS_MAX - 2);
     g->listen = mem_zero((g->nlisten + 1) * sizeof(*g->listen));
     for (size_t i = 0; i < g->nlisten; i++) {
-        if (listen_open(g->config->listen[i], g->workers, g->listen_fds + g->nlisten_fds, actual,
-                        err) < 0)
+        const char *address = g->config->listen[i];
+        bool tls = address_is_tls(address);
+        if (listen_open(address + (tls ? https.n : 0), g->workers, g->listen_fds + g->nlisten_fds,
+                        actual, err) < 0)
             return -1;
         g->nlisten_fds += g->workers;
-        g->listen[i] = str_dup(actual);
+        g->listen[i] = str_fmt("%s%s", tls ? https.p : "", actual);
     }
     return 0;
 }
@@ -397,6 +401,8 @@ static void on_hello(struct gateway_link *g, json_t *message)
     set_state(g, LINK_UP);
     log_info("gateway is up, pid %d", (int)g->pid);
     send_access_log(g);
+    if (g->certificate) /* before the table lets it listen */
+        send_json(g, g->certificate);
     if (g->table) {
         g->restarted = true; /* on_up comes with the acknowledgement */
         send_whole(g);
@@ -686,6 +692,7 @@ static void release(struct gateway_link *g)
     json_decref(g->table);
     json_decref(g->models);
     json_decref(g->keys);
+    json_decref(g->certificate);
     while (!list_empty(&g->waiters)) {
         struct waiter *w = CONTAINER_OF(g->waiters.next, struct waiter, link);
         list_remove(&w->link);
@@ -782,6 +789,14 @@ void gateway_link_access_log(struct gateway_link *g, int fd, bool text)
     g->access_text = text;
     if (g->state == LINK_UP)
         send_access_log(g);
+}
+
+void gateway_link_certificate(struct gateway_link *g, json_t *message)
+{
+    json_decref(g->certificate);
+    g->certificate = message;
+    if (g->state == LINK_UP)
+        send_json(g, message);
 }
 
 uint64_t gateway_link_epoch(const struct gateway_link *g)

@@ -56,6 +56,10 @@ void gateway_link_publish(struct gateway_link *g, json_t *table,
  */
 void gateway_link_access_log(struct gateway_link *g, int fd, bool text);
 
+/* The message with the certificate for TLS, for the gateway that runs and for those after it;
+ * reference is stolen. */
+void gateway_link_certificate(struct gateway_link *g, json_t *message);
+
 /* The newest epoch that the gateway has (of an adopted one: perhaps newer than the
  * store knows). A publish needs a greater one. */
 uint64_t gateway_link_epoch(const struct gateway_link *g);

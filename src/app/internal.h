@@ -17,6 +17,7 @@
 #include "admin/admin.h"
 #include "app/account.h"
 #include "app/apikeys.h"
+#include "app/certificate.h"
 #include "app/gateway_link.h"
 #include "app/models.h"
 
@@ -53,16 +54,17 @@ struct check_job {
 struct manager {
     enum manager_state state;
     uv_loop_t loop;
-    char *config_file;           /* owned */
-    struct config *config;       /* owned */
-    struct store *store;         /* owned */
-    struct gateway_link *link;   /* owned; NULL before start and after its end */
-    struct fleet *fleet;         /* owned; the same */
-    struct admin *admin;         /* owned */
-    struct account *account;     /* owned; sums of each version's counters */
-    struct http_server *metrics; /* owned; NULL without metrics.listen */
-    int lock_fd;                 /* STATE/lock; -1: not held */
-    struct model **models;       /* owned array of owned */
+    char *config_file;               /* owned */
+    struct config *config;           /* owned */
+    struct store *store;             /* owned */
+    struct gateway_link *link;       /* owned; NULL before start and after its end */
+    struct fleet *fleet;             /* owned; the same */
+    struct admin *admin;             /* owned */
+    struct account *account;         /* owned; sums of each version's counters */
+    struct http_server *metrics;     /* owned; NULL without metrics.listen */
+    struct certificate *certificate; /* owned; NULL without tls */
+    int lock_fd;                     /* STATE/lock; -1: not held */
+    struct model **models;           /* owned array of owned */
     size_t nmodels;
     uint64_t epoch;          /* of the newest table */
     uint64_t acked;          /* of the newest acknowledged one */

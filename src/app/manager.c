@@ -73,7 +73,8 @@ static void say_ready(struct manager *m)
     size_t i;
     printf("segue: ready on");
     json_array_foreach(json_object_get(gateway, "listen"), i, address)
-        printf(" http://%s", json_string_value(address));
+        printf(" %s%s", address_is_tls(json_string_value(address)) ? "" : "http://",
+               json_string_value(address));
     printf(" (admin %s)\n", m->config->admin_socket);
     fflush(stdout);
     json_decref(gateway);
@@ -207,6 +208,7 @@ static void stop(struct manager *m, bool end_engines)
     uv_timer_stop(&m->tick);
     uv_timer_stop(&m->again);
     set_state(m, MANAGER_DRAINING);
+    certificate_stop(m);
     gateway_link_close(m->link, true, drain_ms(m), on_link_closed, m);
 }
 
@@ -272,6 +274,8 @@ static void on_reload_signal(uv_signal_t *handle, int number)
     struct buf text = {0};
 
     reopen_access_log(m);
+    if (m->link)
+        certificate_reload(m);
     struct config *read = config_load(m->config_file, &text);
 
     if (buf_pending(&text))
@@ -471,7 +475,7 @@ static int start_gateway(struct manager *m, struct err *err)
     if (epoch > m->epoch)
         m->epoch = epoch;
     json_decref(gateway);
-    return open_access_log(m, err);
+    return open_access_log(m, err) != 0 || certificate_start(m, err) != 0 ? -1 : 0;
 }
 
 /* Nothing that was asked for can be started, and nothing ran before: a first start with a
@@ -548,6 +552,7 @@ static void give_up(struct manager *m)
         return;
     }
     set_state(m, MANAGER_DRAINING);
+    certificate_stop(m);
     gateway_link_close(m->link, !m->gateway_adopted, 0, on_link_closed, m);
 }
 

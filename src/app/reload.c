@@ -29,6 +29,8 @@ static const struct field config_fields[] = {
     FIELD(config, admin_socket, "admin.socket", TEXT),
     FIELD(config, state, "state", TEXT),
     FIELD(config, keys_required, "keys", FLAG),
+    FIELD(config, tls_certificate, "tls.certificate", TEXT),
+    FIELD(config, tls_key, "tls.key", TEXT),
     FIELD(config, log_level, "log_level", TEXT),
     FIELD(config, engine_program, "engine_program", TEXT),
     FIELD(config, access_log_file, "access_log.file", TEXT),

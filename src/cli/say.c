@@ -13,6 +13,7 @@
 #include "cli/internal.h"
 #include "cli/screen.h"
 #include "cli/sse.h"
+#include "config/config.h"
 #include "config/nearest.h"
 #include "translate/prompt.h"
 
@@ -77,11 +78,17 @@ static int find_gateway(const struct args *args, char **address)
 
     if (code != CLI_DONE)
         return code;
-    const char *listen = json_string_value(
-        json_array_get(json_object_get(json_object_get(status, "gateway"), "listen"), 0));
-    if (listen)
-        *address = reachable(listen);
-    else
+    const json_t *listen = json_object_get(json_object_get(status, "gateway"), "listen"), *row;
+    size_t i;
+    json_array_foreach(listen, i, row)
+    {
+        if (!*address && !address_is_tls(json_string_value(row)))
+            *address = reachable(json_string_value(row));
+    }
+    if (!*address && json_array_size(listen))
+        code = say_error(CLI_REFUSED, "every address of the gateway speaks TLS, which this command "
+                                      "does not; add a plain one on 127.0.0.1 to `listen`");
+    else if (!*address)
         code = say_error(CLI_REFUSED, "the manager does not say where the gateway listens");
     json_decref(status);
     return code;

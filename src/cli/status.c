@@ -11,6 +11,7 @@
 #include "cli/ask.h"
 #include "cli/internal.h"
 #include "cli/screen.h"
+#include "config/config.h"
 
 /* What was counted a moment ago, for rates while watching. */
 struct before {
@@ -49,7 +50,8 @@ static void say_manager(const json_t *s)
     listen = json_object_get(gateway, "listen");
     json_array_foreach(listen, i, address)
     {
-        buf_addf(&line, "%s http://%s", i ? "" : ", at", json_string_value(address));
+        const char *text = json_string_value(address);
+        buf_addf(&line, "%s %s%s", i ? "" : ", at", address_is_tls(text) ? "" : "http://", text);
     }
     printf("%s\n\n", buf_cstr(&line));
     buf_fini(&line);

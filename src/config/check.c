@@ -199,6 +199,35 @@ static void check_sockets(struct reader *r, const struct node *root, struct conf
     free(gateway);
 }
 
+/* The first address of a list that speaks TLS, and its node; NULL if there is none. */
+static const struct node *first_tls(const struct node *list, char *const *addresses)
+{
+    for (size_t i = 0; addresses && addresses[i]; i++)
+        if (address_is_tls(addresses[i]))
+            return list && list->kind == NODE_LIST && i < list->n ? list->items[i] : list;
+    return NULL;
+}
+
+static void check_tls(struct reader *r, const struct node *root, const struct config *c)
+{
+    const struct node *tls = tree_get(root, "tls");
+    const struct node *metrics = tree_get(tree_get(root, "metrics"), "listen");
+    const struct node *https = first_tls(tree_get(root, "listen"), c->listen);
+
+    if (https && !(c->tls_certificate && c->tls_key))
+        diag_error(r->diags, AT(https), "an address with https:// needs 'tls' with %s",
+                   c->tls_certificate ? "'key'"
+                   : c->tls_key       ? "'certificate'"
+                                      : "'certificate' and 'key'");
+    if (tls && tls->kind == NODE_MAP && !https)
+        diag_error(r->diags, AT(tls),
+                   "'tls' is not used: no address in 'listen' begins with "
+                   "https://");
+    metrics = first_tls(metrics, c->metrics_listen);
+    if (metrics)
+        diag_error(r->diags, AT(metrics), "the metrics are not served over TLS");
+}
+
 void check_config(struct reader *r, const struct node *root, struct config *c)
 {
     const struct node *models = tree_get(root, "models");
@@ -210,4 +239,5 @@ void check_config(struct reader *r, const struct node *root, struct config *c)
     if (c->workers == 0)
         c->workers = cores();
     check_sockets(r, root, c);
+    check_tls(r, root, c);
 }

@@ -105,8 +105,10 @@ struct config_timeouts {    /* all in milliseconds */
 
 struct config {
     char *file;            /* the file's absolute path */
-    char **listen;         /* NULL-terminated "HOST:PORT"; at least one */
+    char **listen;         /* NULL-terminated "HOST:PORT" or "https://HOST:PORT"; at least one */
     unsigned workers;      /* default: number of cores; 1..16 */
+    char *tls_certificate; /* absolute path; set if an address in `listen` is https:// */
+    char *tls_key;
     char *admin_socket;    /* absolute path; default STATE/admin.sock */
     char *access_log_file; /* absolute path; NULL: no access log */
     bool access_log_text;  /* `format: text` and not `json` */
@@ -144,6 +146,10 @@ void config_version_init(struct config_version *v, const char *name);
 /* A deep copy / release of one version (the store and the fleet keep their own). */
 void config_version_copy(struct config_version *to, const struct config_version *from);
 void config_version_fini(struct config_version *v);
+
+/* An address of `listen` that speaks TLS. */
+#define ADDRESS_TLS "https://"
+bool address_is_tls(const char *address);
 
 /* Model and version names: [A-Za-z0-9][A-Za-z0-9._-]{0,63}; no '@', no '/'. */
 bool config_name_ok(const char *name);

@@ -26,7 +26,7 @@ static const char *const spares[] = {"disk", "running", NULL}; /* index = spare_
 
 const struct key keys[] = {
     {SCOPE_ROOT, "listen", KEY_ADDRESSES, AT(config, listen), .fallback = "127.0.0.1:8080",
-     .help = "Where clients connect. Numeric addresses (`[::1]:8080` for IPv6), `localhost`, or `*:PORT` for every IPv4 address; port 0 takes any free one."},
+     .help = "Where clients connect. Numeric addresses (`[::1]:8080` for IPv6), `localhost`, or `*:PORT` for every IPv4 address; port 0 takes any free one. With `https://` before it the address speaks TLS (1.2 or 1.3) and needs `tls`."},
     {SCOPE_ROOT, "workers", KEY_NUMBER, AT(config, workers), .min = 1, .max = 16, .fallback_note = "number of cores",
      .help = "Threads of the gateway."},
     {SCOPE_ROOT, "state", KEY_PATH, AT(config, state), .fallback = "run",
@@ -41,6 +41,7 @@ const struct key keys[] = {
      .help = "A request header that names a conversation, for instance `X-Session-Id`: while versions share the requests, a conversation stays with one. Without it the `user` member or the first message does."},
     {SCOPE_ROOT, "cors", KEY_WORDS, AT(config, cors), .fallback_note = "none",
      .help = "Origins (`https://app.example`) whose pages a browser lets read the answers; `\"*\"` is every origin."},
+    {SCOPE_ROOT, "tls", KEY_SECTION, .inner = SCOPE_TLS, .help = "See below."},
     {SCOPE_ROOT, "admin", KEY_SECTION, .inner = SCOPE_ADMIN, .help = "See below."},
     {SCOPE_ROOT, "access_log", KEY_SECTION, .inner = SCOPE_ACCESS_LOG, .help = "See below."},
     {SCOPE_ROOT, "metrics", KEY_SECTION, .inner = SCOPE_METRICS, .help = "See below."},
@@ -49,6 +50,11 @@ const struct key keys[] = {
     {SCOPE_ROOT, "models", KEY_ENTRIES, AT(config, models), .inner = SCOPE_MODEL, .required = 1,
      .count_offset = offsetof(struct config, nmodels), .entry_size = sizeof(struct config_model),
      .help = "At least one model. Names have letters, digits, `.`, `_` and `-`, and at most 64 of them."},
+
+    {SCOPE_TLS, "certificate", KEY_PATH, AT(config, tls_certificate), .fallback_note = "no TLS",
+     .help = "PEM: the server's certificate, then those that lead to its issuer."},
+    {SCOPE_TLS, "key", KEY_PATH, AT(config, tls_key), .fallback_note = "no TLS",
+     .help = "PEM: its private key, without a passphrase."},
 
     {SCOPE_ADMIN, "socket", KEY_PATH, AT(config, admin_socket), .fallback_note = "`admin.sock` in the `state` folder",
      .help = "Unix socket of the admin API, mode 0600."},
@@ -77,7 +83,7 @@ const struct key keys[] = {
      .help = "Memory for request bodies that are still arriving, of all clients; more are answered 503."},
 
     {SCOPE_TIMEOUTS, "head", KEY_DURATION, AT(config_timeouts, head), .min = MS, .max = DAY, .fallback = "10s",
-     .help = "First byte of a request to the end of its head."},
+     .help = "First byte of a request to the end of its head; a TLS handshake."},
     {SCOPE_TIMEOUTS, "body", KEY_DURATION, AT(config_timeouts, body), .min = MS, .max = DAY, .fallback = "60s",
      .help = "End of the head to the end of the body."},
     {SCOPE_TIMEOUTS, "idle", KEY_DURATION, AT(config_timeouts, idle), .min = MS, .max = DAY, .fallback = "75s",

@@ -13,6 +13,7 @@
 /* Where a key stands.  id, path shown to people, sentence for the documentation */
 #define SCOPES(X)                                                                         \
     X(ROOT,     "",                        "The file itself.")                            \
+    X(TLS,      "tls",                     "The certificate for addresses in `listen` that begin with `https://`. Both files are looked at every few seconds, and at SIGHUP; new connections get what is new, a mistake is logged and changes nothing.") \
     X(ADMIN,    "admin",                   "The interface for the command line.")         \
     X(ACCESS_LOG, "access_log",            "One line for each request; `docs/observability.md` has the fields.") \
     X(METRICS,  "metrics",                 "What Prometheus reads; `docs/observability.md` has the names.") \

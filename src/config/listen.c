@@ -2,7 +2,8 @@
  * listen - addresses that the gateway binds, brought into one form.
  *
  * Only numeric addresses: a name could mean something else at the next start.
- * The form that leaves here is "127.0.0.1:8080" or "[::1]:8080".
+ * The form that leaves here is "127.0.0.1:8080" or "[::1]:8080", with https:// before it
+ * for TLS.
  */
 #include <arpa/inet.h>
 #include <stdlib.h>
@@ -47,7 +48,12 @@ static bool parse6(struct span s, char **address, const char **why)
     return ok;
 }
 
-bool listen_parse(const char *text, char **address, const char **why)
+bool address_is_tls(const char *address)
+{
+    return span_starts(span_str(address), SPAN_LIT(ADDRESS_TLS));
+}
+
+static bool parse_plain(const char *text, char **address, const char **why)
 {
     struct span s = span_str(text);
     struct in_addr ip4;
@@ -74,4 +80,17 @@ bool listen_parse(const char *text, char **address, const char **why)
         *why = "the host must be a numeric address, `localhost`, or `*`";
     free(host);
     return ok;
+}
+
+bool listen_parse(const char *text, char **address, const char **why)
+{
+    char *plain = NULL;
+
+    if (!address_is_tls(text))
+        return parse_plain(text, address, why);
+    if (!parse_plain(text + strlen(ADDRESS_TLS), &plain, why))
+        return false;
+    *address = str_fmt(ADDRESS_TLS "%s", plain);
+    free(plain);
+    return true;
 }

@@ -201,7 +201,11 @@ static void test_values(void **state)
     assert_string_equal(c->listen[1], "[::1]:8080");
     assert_string_equal(c->listen[2], "127.0.0.1:8081");
     assert_string_equal(c->listen[3], "0.0.0.0:0");
-    assert_null(c->listen[4]);
+    assert_string_equal(c->listen[4], "https://0.0.0.0:8443");
+    assert_string_equal(c->listen[5], "https://[::1]:8443");
+    assert_null(c->listen[6]);
+    assert_non_null(strstr(c->tls_certificate, "/tls/chain.pem"));
+    assert_non_null(strstr(c->tls_key, "/tls/key.pem"));
     assert_int_equal(c->workers, 16);
     assert_string_equal(c->state, "/var/lib/segue");
     assert_string_equal(c->admin_socket, "/run/segue/admin.sock");
