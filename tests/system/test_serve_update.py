@@ -9,6 +9,7 @@ from harness import (MODELS, SLOW, binary, builtin, chat, command, openai, post,
 
 pytestmark = pytest.mark.whole
 
+PROMPT = "将以下文本翻译为英语，注意只需要输出翻译后的结果，不要额外解释：\n\n"
 GOLDEN = MODELS / "golden.zh-en.tsv"
 QUICK = {"drain": "60s", "settle_requests": 0}
 
@@ -46,6 +47,30 @@ def test_deploy_under_load_loses_nothing(segue, load):
     m = s.model()
     assert (m["serving"], m["previous"]) == ("v2", "v1")
     assert s.replicas("v1")[0]["state"] == "ready", "the spare is kept running"
+
+
+def test_P3_each_answer_is_word_for_word_the_one_of_its_version(segue, load, box):
+    """What each version answers alone is what it must answer under load, around each switch."""
+    s = segue(model(builtin(), builtin("tiny-mt-v2.gguf")))
+    s.cli("switch", "hy-mt", "v2")
+    s.cli("switch", "hy-mt", "v1")
+    sentences = [line.split("\t")[0] for line in GOLDEN.read_text().splitlines()[:24]]
+    few, expected = box.folder / "few.tsv", box.folder / "expected.tsv"
+    few.write_text("".join(f"{text}\t-\n" for text in sentences))
+    rows = []
+    for version in ("v1", "v2"):
+        for text in sentences:
+            a = s.ask(post(chat(PROMPT + text, model=f"hy-mt@{version}", temperature=0)))
+            said = a.json()["choices"][0]["message"]["content"]
+            rows.append(f"{version}\t{text}\t{said}\n")
+    expected.write_text("".join(rows))
+    assert len({row.split("\t", 1)[1] for row in rows}) > len(sentences), "the versions differ"
+    traffic = load(s.address, connections=16, streams=0.5, sentences=few, expect=expected,
+                   temperature=0)
+    traffic.wait_ok(30)
+    hundred_switches(s, traffic, 12)
+    report = traffic.finish()
+    assert report["causes"]["wrong_text"] == 0 and set(report["versions"]) == {"v1", "v2"}
 
 
 def test_rollback_is_at_once_and_loses_nothing(segue, load):
