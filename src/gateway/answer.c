@@ -267,7 +267,7 @@ void answer_error_frame(struct exchange *x, const char *code, const char *messag
     struct buf b = {0};
 
     if (x->to != HTTP_BODY_CHUNKED && x->to != HTTP_BODY_CLOSE)
-        return; /* no byte more than was announced */
+        return;                      /* no byte more than was announced */
     buf_add(&b, room, sizeof(room)); /* for frame() */
     if (in_event(x))
         buf_add_str(&b, "\n\n");

@@ -109,7 +109,9 @@ static bool count_body(struct client *c)
 
     w->body_bytes += now - c->counted;
     c->counted = now;
-    return w->body_bytes <= table_of(c)->limits.body_memory_bytes / w->gateway_workers;
+    /* A worker's part may be less than one body: who is alone comes in. */
+    return w->body_bytes <= table_of(c)->limits.body_memory_bytes / w->gateway_workers ||
+           w->body_bytes - now <= BODY_SMALL;
 }
 
 void client_accept(struct worker *w, int fd, const struct sockaddr *peer, unsigned place,
@@ -418,6 +420,8 @@ static void too_large(struct client *c)
 static void handle(struct client *c, const struct http_request_head *head, struct span body)
 {
     timer_clear(&c->timer);
+    if (buf_pending(&c->out))
+        arm_send(c); /* a 100 that the client has not taken */
     counter_add(&c->worker->row->requests, 1);
     set_state(c, CLIENT_BUSY);
     c->key = NULL;
@@ -671,6 +675,8 @@ static void flush(struct client *c)
     if (c->exchange && c->exchange->upstream &&
         buf_pending(&c->out) <= table_of(c)->limits.client_buffer_bytes / 2)
         upstream_resume(c->exchange->upstream);
+    if (c->state <= CLIENT_BODY)
+        return; /* it was a 100: the deadline of the body goes on */
     if (all == 0) {
         if (buf_pending(&c->out) < before)
             arm_send(c);

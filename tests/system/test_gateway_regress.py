@@ -202,3 +202,14 @@ def test_no_key_of_ours_reaches_an_engine(gateway, upstream, required):
         assert g.ask(post(chat(), *fields)).status == 200
     assert not [v for r in u.requests for _, v in r.fields if "sk-segue-" in v]
     assert u.requests[-1].get("authorization") == "Bearer sk-of-the-engine"
+
+
+# --- limits ---
+
+
+def test_a_large_body_that_comes_alone_is_taken(gateway, upstream):
+    """A worker's part of limits.body_memory_bytes is less than the body."""
+    g = gateway(workers=4, models=model(versions={"v1": (1, [upstream()])}),
+                limits={"body_memory_bytes": 1 << 20})
+    for n in (200000, 500000, 1000000):
+        assert g.ask(post(chat("x" * n))).status == 200
