@@ -76,9 +76,7 @@ static void write_head(struct exchange *x, const struct http_response_head *head
         buf_add_str(b, "\r\nX-Request-Id: ");
         buf_add_str(b, x->request_id);
     }
-    const struct http_field *length =
-        http_field_find(head->fields, head->nfields, HTTP_FIELD_CONTENT_LENGTH);
-    if (x->to == HTTP_BODY_LENGTH || (x->to == HTTP_BODY_NONE && x->head_only && length)) {
+    if (x->to == HTTP_BODY_LENGTH) {
         buf_add_str(b, "\r\nContent-Length: ");
         buf_add_u64(b, head->content_length);
     } else if (x->to == HTTP_BODY_CHUNKED) {
@@ -179,7 +177,7 @@ static enum answer_progress feed_head(struct exchange *x, char *p, size_t n, siz
         if (len == 0)
             return ANSWER_MORE;
         if (len > ENGINE_HEAD_MAX ||
-            http_parse_response(&head, p + *used, len, x->head_only) != HTTP_FAULT_NONE)
+            http_parse_response(&head, p + *used, len, false) != HTTP_FAULT_NONE)
             return ANSWER_BAD;
         *used += len;
         if (head.status >= 200)

@@ -173,7 +173,6 @@ struct exchange {
     struct api_key *key; /* counted; NULL: the request showed none of ours */
 
     char request_id[REQUEST_ID_MAX + 1];
-    bool head_only; /* HEAD */
 
     /* The answer. */
     int status;
