@@ -46,9 +46,11 @@ class Switcher:
 
 
 def healthy(segue):
-    """All replicas of all versions are ready; the status."""
+    """All replicas of all versions are ready; the status. But for `sick`, of course."""
     status = segue.status()
     for m in status["models"]:
+        if m["name"] == "sick":
+            continue
         for v in m["versions"]:
             for r in v["replicas"]:
                 assert r["state"] == "ready", (m["name"], v["name"], r["state"], r.get("reason"))

@@ -82,6 +82,10 @@ class Ledger:
             self.deaths.append(d)
         return d
 
+    def gateway_died_since(self, began_ns):
+        return any(d.what == "gateway" and (d.after_ns or began_ns) >= began_ns
+                   for d in self.deaths)
+
     # --- what came of it ---
 
     def took(self, record):
