@@ -813,7 +813,7 @@ void gateway_link_replica(const struct gateway_link *g, int slot, struct replica
 {
     memset(out, 0, sizeof(*out));
     ALWAYS(slot >= 0 && slot < COUNTERS_SLOTS);
-    for (unsigned i = 0; i < COUNTERS_WORKERS; i++) {
+    for (unsigned i = 0; i < g->workers; i++) {
         const struct replica_row *r = &g->counters->replicas[slot][i];
         uint64_t last = counter_read(&r->last_start_ns);
         out->in_flight += replica_row_in_flight(r);

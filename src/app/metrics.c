@@ -163,14 +163,24 @@ static void add_version_counters(struct buf *out, const struct account_entry *en
     }
 }
 
+/* Versions that were never asked are left out: with a thousand models that is most of them. */
+static void add_durations(struct buf *out, const char *name, const struct account_entry *e,
+                          const struct durations *d)
+{
+    uint64_t count = 0;
+
+    for (size_t i = 0; i < HISTOGRAM_BUCKETS; i++)
+        count += d->buckets[i];
+    if (count)
+        exposition_durations(out, name, LABELS({"model", e->model}, {"version", e->version}), d);
+}
+
 static void add_histograms(struct buf *out, const struct account_entry *entries, size_t n)
 {
-#define X(name, help)                                                                              \
-    exposition_family(out, "segue_" #name "_seconds", "histogram", help);                          \
-    for (size_t i = 0; i < n; i++)                                                                 \
-        exposition_durations(out, "segue_" #name "_seconds",                                       \
-                             LABELS({"model", entries[i].model}, {"version", entries[i].version}), \
-                             &entries[i].sums.name);
+#define X(name, help)                                                     \
+    exposition_family(out, "segue_" #name "_seconds", "histogram", help); \
+    for (size_t i = 0; i < n; i++)                                        \
+        add_durations(out, "segue_" #name "_seconds", &entries[i], &entries[i].sums.name);
     REPLICA_HISTOGRAMS(X)
 #undef X
 }
