@@ -127,8 +127,8 @@ def test_js_abort_before_the_answer_ends_the_work_of_the_engine(js):
 
 def test_js_models(js):
     node, _, _ = js("models", aliases=["other"])
-    found = node.result()["found"]
-    assert "m" in found
+    seen = node.result()
+    assert "m" in seen["found"] and seen["one"]["id"] == "m"
 
 
 @pytest.mark.parametrize("status, reason, code, kind", [
