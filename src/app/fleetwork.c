@@ -14,8 +14,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-/* How long we wait until something that could not be started at all is tried again. */
-enum { TRY_AGAIN_S = 10 };
+/* How long we wait until something that could not be started at all is tried again, and until
+ * an engine that serves and was given up is. */
+enum { TRY_AGAIN_S = 10, REVIVE_S = 30 };
 
 /* --- counters ----------------------------------------------------------------------------- */
 
@@ -99,15 +100,26 @@ static void on_state(struct replica *r, bool gone, void *arg)
         version_remove_member(v, member);
     } else {
         member->trusted &= member_serves(member) && replica_state(r) != REPLICA_READY;
+        if (replica_state(r) == REPLICA_FAILED)
+            member->failed_ns = clock_ns();
         if (replica_state(r) == REPLICA_READY)
             version_trouble(v, NULL, 0);
     }
     manager_soon(m);
 }
 
+/* A restart takes the file that is there now: is it still the one that was deployed? */
+static int may_start(struct replica *r, void *arg, struct err *err)
+{
+    struct member *member;
+    struct version *v = owner_of(arg, r, &member);
+
+    return v ? version_check_file(v, err) : 0; /* no owner yet: add_missing() has looked */
+}
+
 const struct fleet_events *fleetwork_events(void)
 {
-    static const struct fleet_events events = {.on_state = on_state};
+    static const struct fleet_events events = {.on_state = on_state, .may_start = may_start};
 
     return &events;
 }
@@ -192,6 +204,26 @@ static bool may_try(const struct version *v)
                                                (uint64_t)TRY_AGAIN_S * 1000000000 - 1000000);
 }
 
+bool fleetwork_revive(struct manager *m, struct version *v, bool now)
+{
+    bool any = false;
+
+    for (size_t i = v->nmembers; i-- > 0;) {
+        const struct member *member = &v->members[i];
+        uint64_t passed_ms = (clock_ns() - member->failed_ns) / 1000000;
+
+        if (replica_state(member->replica) != REPLICA_FAILED)
+            continue;
+        if (now || passed_ms >= REVIVE_S * 1000) {
+            any = true;
+            fleet_drop(member->replica); /* when it is gone, it is missing, and added */
+        } else {
+            manager_again(m, REVIVE_S * 1000 - passed_ms);
+        }
+    }
+    return any;
+}
+
 bool fleetwork_reconcile(struct manager *m)
 {
     bool waits = false;
@@ -206,6 +238,8 @@ bool fleetwork_reconcile(struct manager *m)
                 v->retired_ns = 0;
             else
                 waits |= retire(m, v);
+            if (v == model->serving)
+                fleetwork_revive(m, v, false);
             if (version_should_run(v) && may_try(v)) {
                 version_trouble(v, NULL, 0);
                 add_missing(m, v);

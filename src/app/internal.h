@@ -109,6 +109,9 @@ void fleetwork_adopt(struct manager *m);
 /* Adds the replicas that should be there and ends those that nothing wants. True if some have
  * yet to be ended. */
 bool fleetwork_reconcile(struct manager *m);
+/* Replicas of v that were given up start anew: at once, or when enough time has passed since.
+ * True if there was one. */
+bool fleetwork_revive(struct manager *m, struct version *v, bool now);
 /* Publishes what has changed since the last time; nothing if nothing has. */
 void fleetwork_publish(struct manager *m);
 /* The change of one model's route alone, always, with an epoch that was given by

@@ -479,11 +479,12 @@ static int start_gateway(struct manager *m, struct err *err)
 }
 
 /* Nothing that was asked for can be started, and nothing ran before: a first start with a
- * mistake in it. */
+ * mistake in it. Later we stay, so that there is somebody to ask for a switch, a rollback or a
+ * deploy when the file of the version that serves is gone. */
 static int something_starts(const struct manager *m, struct err *err)
 {
     for (size_t i = 0; i < m->nmodels; i++)
-        if (m->models[i]->serving->nmembers)
+        if (m->models[i]->serving->nmembers || m->models[i]->moved)
             return 0;
     if (m->gateway_adopted)
         return 0;

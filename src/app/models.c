@@ -120,6 +120,7 @@ int model_load(struct model *m, struct store *store, char **notice, struct err *
     int found = store_route_get(store, m->config->name, &serving, &previous, err);
     if (found < 0)
         return -1;
+    m->moved = found > 0;
     if (found > 0) {
         m->serving = model_version(m, serving);
         if (!m->serving)

@@ -26,7 +26,8 @@ struct model;
 struct member {
     struct replica *replica; /* borrowed; valid until the fleet says that it is gone */
     unsigned index;
-    struct tally base; /* its slot's counters when it was added */
+    struct tally base;  /* its slot's counters when it was added */
+    uint64_t failed_ns; /* when it was given up */
     bool trusted; /* it served before this manager came and has said nothing else since: it goes on
                      serving while it is asked again */
 };
@@ -58,6 +59,7 @@ struct model {
     struct version **versions;         /* owned array of owned, in order of appearance */
     size_t nversions;
     struct version *serving;    /* never NULL */
+    bool moved;                 /* the store knew which one serves: not the first start */
     struct version *previous;   /* the spare; may be NULL */
     bool keep_spare;            /* it should run */
     struct rollout *rollout;    /* owned; NULL: none under way */
@@ -67,7 +69,7 @@ struct model {
     uint64_t epoch;             /* of its last change of route */
     struct tally gone;          /* of versions that were forgotten */
     uint64_t results[MODEL_ROLLOUT_KINDS][ROLLOUT_NSTATES]; /* updates that ended so */
-    char *told;                 /* owned; routes_text() of what the gateway has; NULL: nothing */
+    char *told; /* owned; routes_text() of what the gateway has; NULL: nothing */
 };
 
 struct model *model_new(const struct config_model *config);

@@ -245,15 +245,16 @@ static int make_room(struct model *model, const struct version *to, enum rollout
     return made ? 0 : busy(model, err);
 }
 
-/* Nothing to do: it serves already. */
-static void answer_unchanged(const struct model *model, struct admin_call *call)
+/* Nothing to switch: it serves already. What was given up of it gets a new start. */
+static void answer_unchanged(struct manager *m, const struct model *model, struct admin_call *call)
 {
     const char *name = model->serving->spec.name;
+    bool revived = fleetwork_revive(m, model->serving, true);
 
     admin_reply(call, 200,
-                json_pack("{s:s, s:s, s:s, s:I, s:i, s:i, s:b}", "model", model->config->name,
+                json_pack("{s:s, s:s, s:s, s:I, s:i, s:i, s:b, s:b}", "model", model->config->name,
                           "from", name, "to", name, "epoch", (json_int_t)model->epoch, "switch_us",
-                          0, "receipt", 0, "unchanged", 1));
+                          0, "receipt", 0, "unchanged", 1, "started_again", revived));
 }
 
 /* Its replicas must be asked for first: with which state does that begin? -1 with err. */
@@ -323,10 +324,10 @@ void updates_switch(struct admin_call *call, const char *model_name, const char 
     if (!v)
         admin_fail(call, &err);
     else if (v == model->serving && !model->rollout)
-        answer_unchanged(model, call);
+        answer_unchanged(m, model, call);
     else if (v == model->serving && model_target(model) == v &&
              rollout_state(model->rollout) != ROLLOUT_SWITCHING)
-        answer_unchanged(model, call);
+        answer_unchanged(m, model, call);
     else if (v == model->serving) {
         busy(model, &err);
         admin_fail(call, &err);

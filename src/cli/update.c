@@ -28,6 +28,14 @@ static void say_switched(const json_t *answer)
     char took[NUMBER_TEXT_MAX];
     int64_t receipt = json_int(answer, "receipt");
 
+    if (json_is_true(json_object_get(answer, "unchanged"))) {
+        printf("%s: %s serves already%s\n", json_text(answer, "model", "?"),
+               json_text(answer, "to", "?"),
+               json_is_true(json_object_get(answer, "started_again"))
+                   ? "; its engines that were given up are started again"
+                   : "");
+        return;
+    }
     printf("%s: %s -> %s in %s (epoch %lld", json_text(answer, "model", "?"),
            json_text(answer, "from", "?"), json_text(answer, "to", "?"),
            time_text((double)json_int(answer, "switch_us") / 1e6, took),

@@ -48,6 +48,9 @@ struct fleet_events {
      * fleet_close(), never from within fleet_add(). The replica is valid; it is
      * the last call for it when `gone` is true (its process has ended). */
     void (*on_state)(struct replica *r, bool gone, void *arg);
+    /* Before each start of a process, also a restart: -1 with err and it is not started, which
+     * counts as a start that failed. NULL: every start is fine. */
+    int (*may_start)(struct replica *r, void *arg, struct err *err);
 };
 
 /* Everything borrowed outlives the fleet. */

@@ -390,6 +390,10 @@ static char *folder_of(const struct config *config)
 
 static int spawn(struct replica *r, struct err *err)
 {
+    const struct fleet_events *events = &r->fleet->events;
+
+    if (events->may_start && events->may_start(r, r->fleet->arg, err) != 0)
+        return -1;
     if (choose_address(r, err) != 0)
         return -1;
     int log_fd = log_file_open(r->log_path, err);

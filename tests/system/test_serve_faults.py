@@ -391,6 +391,48 @@ def test_a_crash_loop_is_noticed_and_named(segue):
     assert s.cli("status").out
 
 
+def deployed_copy(segue, box):
+    """v2 serves, from a file of its own; v1 is the spare."""
+    s = segue({"hy-mt": {"serve": "v1", "update": QUICK, "versions": {"v1": builtin()}}})
+    copy = box.folder / "copy.gguf"
+    shutil.copyfile(V2, copy)
+    s.cli("deploy", "hy-mt", copy)
+    assert s.serving() == "v2"
+    return s, copy
+
+
+def exchange(file, by):
+    """Another file in its place; the engine that runs keeps the old one."""
+    shutil.copyfile(by, f"{file}.new")
+    os.replace(f"{file}.new", file)
+
+
+def test_a_restarted_engine_never_takes_another_file_than_was_deployed(segue, box):
+    s, copy = deployed_copy(segue, box)
+    exchange(copy, MODELS / "tiny-mt-v1.gguf")
+    s.kill9("engine")
+    wait_until(lambda: replica(s, "v2")["state"] == "failed", 60)
+    assert "is not the file any more that was deployed" in s.cli("status").out
+    assert ask(s).status == 503
+    exchange(copy, V2)
+    assert "started again" in s.cli("switch", "hy-mt", "v2").out
+    wait_until(lambda: replica(s, "v2")["state"] == "ready", 20)
+    assert answered(s)
+    assert "v2 serves already" in s.cli("switch", "hy-mt", "v2").out
+
+
+def test_a_start_without_the_file_that_serves_still_takes_orders(segue, box):
+    s, copy = deployed_copy(segue, box)
+    s.cli("stop", "--engines")
+    s.process.wait()
+    copy.unlink()
+    s.start(ready=False)
+    wait_until(lambda: s.socket.exists() and s.cli("status", expect=None).status == 0, 20)
+    assert "cannot find the model file" in s.cli("status").out
+    s.cli("rollback", "hy-mt")
+    assert s.serving() == "v1" and answered(s)
+
+
 # --- switches to what is not there ----------------------------------------------------------------
 
 def test_deploy_refuses_what_cannot_be(segue, box):
