@@ -228,6 +228,19 @@ static void check_tls(struct reader *r, const struct node *root, const struct co
         diag_error(r->diags, AT(metrics), "the metrics are not served over TLS");
 }
 
+/* The same address for clients and for Prometheus: one of the two could not listen. */
+static void check_metrics(struct reader *r, const struct node *root, const struct config *c)
+{
+    const struct node *metrics = tree_get(tree_get(root, "metrics"), "listen");
+
+    for (size_t i = 0; metrics && c->metrics_listen && c->metrics_listen[i]; i++)
+        for (size_t k = 0; c->listen && c->listen[k]; k++)
+            if (strcmp(c->metrics_listen[i], c->listen[k]) == 0 &&
+                strcmp(strrchr(c->listen[k], ':'), ":0") != 0)
+                diag_error(r->diags, AT(metrics),
+                           "%s is an address of the top level's 'listen' too", c->listen[k]);
+}
+
 void check_config(struct reader *r, const struct node *root, struct config *c)
 {
     const struct node *models = tree_get(root, "models");
@@ -240,4 +253,5 @@ void check_config(struct reader *r, const struct node *root, struct config *c)
         c->workers = cores();
     check_sockets(r, root, c);
     check_tls(r, root, c);
+    check_metrics(r, root, c);
 }

@@ -186,6 +186,12 @@ static bool read_url(struct reader *r, const struct key *key, const struct node 
         free(url);
         return false;
     }
+    size_t n = strlen(prefix);
+    if (n >= 3 && strcmp(prefix + n - 3, "/v1") == 0)
+        diag_warning(r->diags, AT(node),
+                     "'%s' ends with /v1, which is added to it again: without it, unless the "
+                     "endpoint is at %s/v1/chat/completions",
+                     key->name, prefix);
     store_text(base, key, url);
     return true;
 }

@@ -301,6 +301,11 @@ struct node *tree_read(struct span text, struct diags *d)
 {
     struct source s = {.text = text, .diags = d};
 
+    if (text.n >= 3 && memcmp(text.p, "\xef\xbb\xbf", 3) == 0) {
+        text.p += 3; /* a byte order mark, as some editors write it */
+        text.n -= 3;
+        s.text = text;
+    }
     if (!text_ok(text, d))
         return NULL;
     ALWAYS(yaml_parser_initialize(&s.parser));
