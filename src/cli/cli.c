@@ -112,6 +112,25 @@ static void help_command(const struct command *c)
     }
 }
 
+/* The commands whose first word this is: `key`, `config`. False if there is none. */
+static bool help_group(const char *word)
+{
+    size_t n = strlen(word);
+    bool any = false;
+
+    for (size_t i = 0; i < COUNT_OF(commands); i++) {
+        const struct command *c = &commands[i];
+        char left[64];
+
+        if (strncmp(c->name, word, n) != 0 || c->name[n] != ' ')
+            continue;
+        snprintf(left, sizeof(left), "%s %s", c->name, c->arguments);
+        printf("  %-23s  %s\n", left, c->help);
+        any = true;
+    }
+    return any;
+}
+
 static void help_all(void)
 {
     printf("segue serves a language model and replaces it while people use it.\n\n"
@@ -174,7 +193,7 @@ static int run_help(const struct args *args)
     const struct command *c = args->nwords ? find(args, &used) : NULL;
 
     if (args->nwords && !c)
-        return unknown(args);
+        return args->nwords == 1 && help_group(args->words[0]) ? CLI_DONE : unknown(args);
     if (c)
         help_command(c);
     else
@@ -211,6 +230,8 @@ static int run(struct args *args)
         return CLI_USAGE;
     }
     const struct command *c = find(args, &used);
+    if (!c && args_has(args, OPTION_HELP) && help_group(args->words[0]))
+        return CLI_DONE;
     if (!c)
         return unknown(args);
     if (args_has(args, OPTION_HELP)) {

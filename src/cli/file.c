@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -16,9 +17,15 @@ static void warn_missing(const struct config *c, const char *file)
     for (size_t i = 0; i < c->nmodels; i++)
         for (size_t j = 0; j < c->models[i].nversions; j++) {
             const struct config_version *v = &c->models[i].versions[j];
-            if (v->path && access(v->path, R_OK) < 0)
+            struct stat st;
+            const char *why = !v->path ? NULL
+                              : stat(v->path, &st) < 0 || access(v->path, R_OK) < 0
+                                  ? strerror(errno)
+                              : !S_ISREG(st.st_mode) ? "it is not a regular file"
+                                                     : NULL;
+            if (why)
                 fprintf(stderr, "%s: warning: %s@%s: %s: %s\n", file, c->models[i].name, v->name,
-                        v->path, strerror(errno));
+                        v->path, why);
         }
 }
 

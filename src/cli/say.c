@@ -238,6 +238,7 @@ static int say_outcome(struct say *s, const struct args *args, const char *addre
 
     if (s->live && s->pieces)
         putchar('\n');
+    fflush(stdout); /* before what goes to standard error */
     if (s->status && s->status != 200)
         return say_refusal(s);
     if (!s->status)
@@ -276,7 +277,10 @@ static int read_text(const struct args *args, struct buf *text)
         while (buf_pending(text) && text->data[text->len - 1] == '\n')
             text->len--;
     }
-    if (buf_pending(text) == 0)
+    struct span all = span_of(buf_head(text), buf_pending(text));
+    while (all.n && strchr(" \t\r\n", all.p[all.n - 1]))
+        all.n--;
+    if (all.n == 0)
         return say_error(CLI_USAGE, "there is no text to translate");
     if (buf_pending(text) > TEXT_MAX)
         return say_error(CLI_USAGE, "the text is larger than %d bytes", TEXT_MAX);
