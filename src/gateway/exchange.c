@@ -75,7 +75,6 @@ static void count_in(struct exchange *x, struct pool *p, bool pinned)
     counter_add(pinned ? &p->row->pinned : &p->row->started, 1);
     if (!pinned)
         atomic_store_explicit(&p->row->last_start_ns, clock_ns(), memory_order_relaxed);
-    p->in_flight++;
     if (p->failures && !p->trial)
         p->trial = x;
     x->pool = p;
@@ -92,7 +91,6 @@ static void book(struct exchange *x, enum outcome outcome)
     };
 
     counter_add(counter[outcome], 1);
-    x->pool->in_flight--;
     if (x->pool->trial == x)
         x->pool->trial = NULL;
     x->pool = NULL;
@@ -123,6 +121,13 @@ static void release(struct grave *g)
     free(x);
 }
 
+/* Requests that are kept for another try count against the memory of bodies. */
+static void count_request(struct exchange *x, size_t bytes)
+{
+    x->worker->body_bytes += bytes - x->counted;
+    x->counted = bytes;
+}
+
 /* The exchange is over; what the client is told is the caller's next line. */
 static struct client *end(struct exchange *x)
 {
@@ -131,6 +136,7 @@ static struct client *end(struct exchange *x)
     set_state(x, EXCHANGE_ENDED);
     timer_clear(&x->timer);
     c->exchange = NULL;
+    count_request(x, 0);
     x->worker->nexchanges--;
     if (c->note)
         access_exchange(c, x);
@@ -157,6 +163,11 @@ static void time_answer(const struct exchange *x)
 }
 
 static void avoid(struct exchange *x);
+
+static void mark_tried(struct exchange *x)
+{
+    x->tried |= UINT64_C(1) << (unsigned)(x->replica - x->version->replicas) % 64;
+}
 
 /* An engine that answers, but only with errors, is left out while others can answer. */
 static void judge_status(struct exchange *x)
@@ -222,6 +233,8 @@ static void avoid(struct exchange *x)
 
     if (p->avoid_until_ns > now) /* already known; a burst is one failure */
         return;
+    if (x->upstream && x->upstream->address_id != p->address_id)
+        return; /* the slot's former engine, not the one that has it now */
     for (unsigned i = 0; i < p->failures && pause_ms < AVOID_MAX_MS; i++)
         pause_ms *= 2;
     p->failures++;
@@ -284,7 +297,7 @@ void exchange_on_upstream_end(struct exchange *x, int why)
              x->replica->address, x->state == EXCHANGE_CONNECTING ? "not reached" : "ended",
              why ? strerror(why) : "connection closed");
     avoid(x);
-    x->tried |= UINT64_C(1) << (unsigned)(x->replica - x->version->replicas) % 64;
+    mark_tried(x);
     if (x->sent >= SENT_MAX)
         refuse(x, GATEWAY_ERROR_ENGINE_GONE, "the engine ended before it answered, twice");
     else
@@ -302,7 +315,7 @@ void exchange_on_timeout(struct exchange *x)
         truncate_answer(x, "the engine fell silent (timeouts.between_bytes)");
     } else if (x->state == EXCHANGE_CONNECTING) {
         avoid(x);
-        x->tried |= UINT64_C(1) << (unsigned)(x->replica - x->version->replicas) % 64;
+        mark_tried(x);
         retry(x);
     } else {
         avoid(x);
@@ -358,6 +371,13 @@ static bool find_model(struct exchange *x, struct table_match *match)
     return true;
 }
 
+/* What keeps us from connecting, whoever is at the other end. */
+static bool our_shortage(int why)
+{
+    return why == EMFILE || why == ENFILE || why == ENOMEM || why == ENOBUFS ||
+           why == EADDRNOTAVAIL;
+}
+
 /* Chooses by the worker's newest table and sends, or holds, or says no. */
 void exchange_dispatch(struct exchange *x)
 {
@@ -399,13 +419,27 @@ void exchange_dispatch(struct exchange *x)
                 send_request(x);
             return;
         }
+        int why = errno;
         log_warn("request %s: %s (%s) not reached: %s", x->request_id, x->version->tag,
-                 x->replica->address, strerror(errno));
-        avoid(x);
+                 x->replica->address, strerror(why));
+        if (!our_shortage(why))
+            avoid(x);
         book(x, OUTCOME_RETRIED);
-        x->tried |= UINT64_C(1) << (unsigned)(x->replica - x->version->replicas) % 64;
+        if (our_shortage(why))
+            break; /* waits until there are descriptors, memory or ports again */
+        mark_tried(x);
     }
     hold_add(x, match.model);
+}
+
+/* One large body always has room; others only while the worker's part lasts. */
+static bool body_fits(const struct client *c, size_t n)
+{
+    const struct worker *w = c->worker;
+    size_t others = w->body_bytes - c->counted;
+    size_t part = w->view->table->limits.body_memory_bytes / w->gateway_workers;
+
+    return n <= BODY_SMALL || others <= BODY_SMALL || others + n <= part;
 }
 
 /* The value of the field that the configuration names, e.g. X-Session-Id. */
@@ -502,7 +536,13 @@ void exchange_begin(struct client *c, const struct http_request_head *head, stru
             .messages = members[MESSAGES].value,
             .prompt = members[PROMPT].value,
         });
+    if (!body_fits(c, body.n)) {
+        client_error(end(x), GATEWAY_ERROR_OVERLOADED,
+                     "too many request bodies are kept at once (limits.body_memory_bytes)");
+        return;
+    }
     request_store(x, head, body, model, empty);
+    count_request(x, x->request.cap);
     exchange_dispatch(x);
 }
 
@@ -510,9 +550,11 @@ void exchange_begin(struct client *c, const struct http_request_head *head, stru
 
 void exchange_relaying(struct exchange *x)
 {
-    x->pool->failures = 0;
+    if (x->status < 500)
+        x->pool->failures = 0;
     x->pool->trial = NULL;
     set_state(x, EXCHANGE_RELAYING);
+    count_request(x, 0);
     buf_fini(&x->request); /* there is no other try after this */
 }
 

@@ -329,7 +329,7 @@ static void on_certificate(struct gateway *g, json_t *message)
 static void wish(struct gateway *g, enum gateway_wish w, uint64_t drain_ms)
 {
     atomic_store(&g->wish, w);
-    g->drain_deadline_ns = clock_ns() + drain_ms * 1000000;
+    g->drain_deadline_ns = w == GATEWAY_DRAIN ? clock_ns() + drain_ms * 1000000 : 0;
     wake_all(g);
 }
 

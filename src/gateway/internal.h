@@ -27,7 +27,9 @@ enum {
     FLAT_BYTES = 32768,    /* one small write, put together from its pieces */
     REQUEST_ID_MAX = 128,
     ENGINE_HEAD_MAX = 65536, /* bytes of an answer's head */
-    INTERIM_MAX = 16         /* 1xx answers before the real one */
+    INTERIM_MAX = 16,        /* 1xx answers before the real one */
+    READS_A_ROUND = 16,      /* of one connection; then others have their turn */
+    BODY_SMALL = 65536       /* a body up to this is not refused for memory's sake */
 };
 
 struct worker;
@@ -68,7 +70,6 @@ struct pool {
     uint64_t since_ns;       /* this worker's first look at that engine: slow start */
     struct list idle;        /* newest first */
     unsigned nidle;          /* of them */
-    unsigned in_flight;      /* exchanges of this worker there */
     unsigned failures;       /* not reached, or died: in a row */
     unsigned bad;            /* answers with status 500 and above: in a row */
     uint64_t avoid_until_ns; /* after failures: not chosen before, ... */
@@ -151,6 +152,7 @@ struct exchange {
     const struct replica_route *replica; /* borrowed from view */
     struct pool *pool;                   /* where it is counted in; NULL: nowhere */
     struct upstream *upstream;           /* owned in CONNECTING, WAITING, RELAYING */
+    size_t counted;                      /* bytes of `request` that worker->body_bytes has */
     uint64_t tried;                      /* bit i: replica i of the version failed us */
     unsigned sent;                       /* times that an engine may have seen the request */
     unsigned stale;                      /* kept connections that turned out to be closed */

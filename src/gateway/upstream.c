@@ -15,8 +15,7 @@
 #include "gateway/internal.h"
 
 enum {
-    IDLE_MAX = 256,    /* kept connections of one pool */
-    READS_A_ROUND = 16 /* then others have their turn */
+    IDLE_MAX = 256 /* kept connections of one pool */
 };
 
 static void on_event(struct watch *watch, uint32_t events);

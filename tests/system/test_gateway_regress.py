@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import select
 import signal
 import socket
 import threading
@@ -213,3 +214,28 @@ def test_a_large_body_that_comes_alone_is_taken(gateway, upstream):
                 limits={"body_memory_bytes": 1 << 20})
     for n in (200000, 500000, 1000000):
         assert g.ask(post(chat("x" * n))).status == 200
+
+
+def test_held_bodies_count_against_the_memory_of_bodies(gateway, upstream):
+    """Requests that wait keep their bodies: a thousand large ones may not take the memory."""
+    u = upstream()
+    waiting = model(versions={"v1": (1, [replica(u, ready=False)])}, expected=True)
+    g = gateway(workers=1, models=waiting, limits={"body_memory_bytes": 4 << 20})
+    wires, refused = [], 0
+    for _ in range(12):
+        w = g.wire().send(post(chat("x" * 900_000)))
+        before = len(wires)
+        wait_until(lambda: g.counters.all()["held"] == before + 1
+                   or select.select([w.s], [], [], 0)[0], what="held or refused")
+        if g.counters.all()["held"] == before + 1:
+            wires.append(w)
+        else:
+            a = w.answer()
+            assert a.status == 503 and "body_memory_bytes" in a.error["message"], a
+            refused += 1
+    assert 2 <= len(wires) <= 5 and refused == 12 - len(wires)
+    g.publish(model(versions={"v1": (1, [u])}))
+    for w in wires:
+        assert w.answer().status == 200
+    g.settled()
+    assert g.ask(post(chat("x" * 900_000))).status == 200  # all of it was given back
