@@ -322,9 +322,12 @@ static void send_json(struct gateway_link *g, json_t *j)
     struct err err;
     char *text = json_dumps(j, JSON_COMPACT);
 
-    /* If it fails the connection's end is on its way to on_connection(). */
-    if (control_send(g->connection, span_str(text), NULL, 0, &err) < 0)
+    if (control_send(g->connection, span_str(text), NULL, 0, &err) < 0) {
+        /* Half of a message may be in the socket: no other can follow it. The connection's
+         * end reaches on_connection(). */
         log_warn("the gateway (pid %d) does not take a message: %s", (int)g->pid, err.text);
+        shutdown(g->connection, SHUT_RDWR);
+    }
     free(text);
 }
 
@@ -417,7 +420,7 @@ static void on_refused(struct gateway_link *g, json_t *message)
 {
     bool change = json_is_true(json_object_get(message, "change"));
 
-    log_error("the gateway refused a table: %s",
+    log_error("the gateway refused what it was sent: %s",
               json_string_value(json_object_get(message, "message")));
     if (change)
         send_whole(g);
