@@ -19,6 +19,7 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "app/access_file.h"
@@ -331,6 +332,20 @@ static int make_folder_of(const char *file, struct err *err)
     return result;
 }
 
+/* The lock at once, or when a manager that is just ending (`segue stop && segue serve`) has. */
+static int lock_patiently(int fd)
+{
+    enum { STEP_MS = 50, MOST_MS = 2000 };
+
+    for (int waited = 0;; waited += STEP_MS) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+            return 0;
+        if (errno != EWOULDBLOCK || waited >= MOST_MS)
+            return -1;
+        nanosleep(&(struct timespec){.tv_nsec = STEP_MS * 1000000}, NULL);
+    }
+}
+
 /* One manager for each state folder. */
 static int take_lock(struct manager *m, struct err *err)
 {
@@ -341,7 +356,7 @@ static int take_lock(struct manager *m, struct err *err)
     m->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (m->lock_fd < 0) {
         result = err_set(err, 500, "cannot open %s: %s", path, strerror(errno));
-    } else if (flock(m->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    } else if (lock_patiently(m->lock_fd) != 0) {
         ssize_t n = errno == EWOULDBLOCK ? pread(m->lock_fd, pid, sizeof(pid) - 1, 0) : -1;
         pid[strcspn(pid, "\n")] = '\0';
         result = n < 0 ? err_set(err, 500, "cannot lock %s: %s", path, strerror(errno))

@@ -1,4 +1,5 @@
 """Start and end of `segue serve`: configuration, ports, locks, state, signals."""
+import fcntl
 import json
 import os
 import signal
@@ -81,6 +82,18 @@ def test_E4_a_second_manager_is_refused_and_the_first_unaffected(segue):
     assert str(s.process.pid) in done.stderr or "run" in done.stderr, done.stderr
     assert s.ask(post(chat("x", model="hy-mt"))).status == 200
     assert s.status()["pid"] == s.process.pid
+
+
+def test_a_start_right_after_stop_waits_for_the_one_that_ends(segue):
+    """`segue stop && segue serve`: stop has answered, and its manager needs a moment yet."""
+    s = segue(ONE, start=False)
+    (s.folder / "run").mkdir()
+    with open(s.folder / "run" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        s.start(ready=False)
+        time.sleep(0.3)
+        assert s.process.running(), s.process.text()
+    s.wait_ready()
 
 
 def test_E1_sigterm_lets_streams_finish_and_ends_everything(segue, box):
