@@ -108,6 +108,13 @@ static void bodies(void **unused)
         {VERB_stop, "{\"engines\":\"yes\"}", "true or false"},
         {VERB_stop, "{\"engines\":null}", "true or false"},
         {VERB_deploy, "{\"model\":\"m\",\"path\":\"/x\",\"engine\":\"builtin\"}", NULL},
+        {VERB_key_add, "{\"name\":\"ci\"}", NULL},
+        {VERB_key_add, "{\"name\":\"ci\",\"models\":[\"a\",\"b\"],\"rate\":3}", NULL},
+        {VERB_key_add, "{\"name\":\"ci\",\"models\":[]}", NULL},
+        {VERB_key_add, "{\"name\":\"ci\",\"models\":\"a\"}", "a list of strings"},
+        {VERB_key_add, "{\"name\":\"ci\",\"models\":[\"a\",1]}", "a list of strings"},
+        {VERB_key_add, "{\"name\":\"ci\",\"models\":[\"\"]}", "a list of strings"},
+        {VERB_key_add, "{\"name\":\"ci\",\"rate\":-1}", "a whole number from 0"},
     };
     struct err err;
 

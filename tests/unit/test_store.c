@@ -602,6 +602,71 @@ static void test_killed_writer_loses_nothing(void **state)
     }
 }
 
+/* --- API keys --- */
+
+static void add_key(const char *name, const char *sha256, json_t *models)
+{
+    struct store_key k = {
+        .name = name, .sha256 = sha256, .models = models, .concurrency = 2, .rate = 5};
+
+    OK(store_key_add(t.store, &k, &t.err));
+    json_decref(models);
+}
+
+static void on_key(const struct store_key *k, void *arg)
+{
+    char *models = json_dumps(k->models, JSON_COMPACT);
+
+    assert_true(k->added_ms > 0);
+    buf_addf(arg, "%s %s %s %d %d\n", k->name, k->sha256, models, (int)k->concurrency,
+             (int)k->rate);
+    free(models);
+}
+
+static void assert_keys(const char *expected)
+{
+    struct buf said = {0};
+
+    OK(store_keys(t.store, on_key, &said, &t.err));
+    assert_string_equal(buf_cstr(&said), expected);
+    buf_fini(&said);
+}
+
+static void test_keys(void **state)
+{
+    struct store_key again = {.name = "web", .sha256 = "x", .models = json_array()};
+
+    assert_keys("");
+    add_key("web", "b2", json_pack("[s, s]", "hy-mt", "tiny"));
+    add_key("ci", "a1", json_array());
+    reopen();
+    assert_keys("ci a1 [] 2 5\nweb b2 [\"hy-mt\",\"tiny\"] 2 5\n");
+    assert_int_equal(store_key_add(t.store, &again, &t.err), -1);
+    json_decref(again.models);
+    OK(store_key_delete(t.store, "web", &t.err));
+    OK(store_key_delete(t.store, "web", &t.err));
+    assert_keys("ci a1 [] 2 5\n");
+}
+
+/* What somebody has from before there were keys goes on, with everything in it. */
+static void test_a_store_of_schema_1_is_brought_on(void **state)
+{
+    char *serving, *previous;
+
+    folder_make(state);
+    open_store();
+    OK(store_route_put(t.store, "m", "v1", NULL, 1, &t.err));
+    store_close(t.store);
+    sql("DROP TABLE api_key; PRAGMA user_version = 1");
+    open_store();
+    add_key("ci", "a1", json_array());
+    assert_keys("ci a1 [] 2 5\n");
+    assert_int_equal(store_route_get(t.store, "m", &serving, &previous, &t.err), 1);
+    assert_string_equal(serving, "v1");
+    free(serving);
+    folder_remove(state);
+}
+
 int main(void)
 {
 #define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, store_make, folder_remove)
@@ -610,6 +675,8 @@ int main(void)
         WITH_STORE(test_versions),
         WITH_STORE(test_routes),
         WITH_STORE(test_engines),
+        WITH_STORE(test_keys),
+        cmocka_unit_test(test_a_store_of_schema_1_is_brought_on),
         WITH_STORE(test_rollouts),
         WITH_STORE(test_receipts),
         WITH_STORE(test_receipt_hash_is_plain_sha256),
