@@ -147,14 +147,18 @@ static void add_version(struct table *t, const struct before *before, const json
     table_cell(t, INK_DIM, "%s", json_text(version, "source", "-"));
 }
 
+/* Why it is given up or down; of one that is starting, what the last look at it said. */
 static void say_trouble(const char *who, const json_t *of)
 {
     const char *reason = json_text(of, "reason", "");
+    bool waits = !*reason && strcmp(json_text(of, "state", ""), "starting") == 0;
     struct buf line = {0};
 
+    if (waits)
+        reason = json_text(of, "detail", "");
     if (!*reason)
         return;
-    ink_add(&line, INK_RED, screen_has_colour(stdout), who);
+    ink_add(&line, waits ? INK_YELLOW : INK_RED, screen_has_colour(stdout), who);
     buf_add_str(&line, ": ");
     ink_add(&line, INK_PLAIN, false, reason);
     printf("%s\n", buf_cstr(&line));

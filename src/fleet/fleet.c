@@ -107,7 +107,10 @@ char *fleet_log_tail(struct fleet *f, const char *replica_name, unsigned lines, 
     char *path = fleet_path(f, "log", replica_name, ".log");
     char *text = log_file_tail(path, lines, err);
     if (!text)
-        err_set(err, 404, "there is no log of %s (%s)", replica_name, path);
+        err_set(err, 404,
+                "there is no log of %s (%s); an endpoint that somebody else runs (openai) has "
+                "none here",
+                replica_name, path);
     free(path);
     return text;
 }

@@ -54,6 +54,28 @@ def test_a_wrong_configuration_is_refused_with_its_place(box, name):
     assert not (box.folder / "run").exists(), "nothing was started or made"
 
 
+# name: (what comes before the models, the version, exit status, words)
+CHECKED = {
+    "byte order mark": ("\ufeff", "engine: openai, url: 'http://127.0.0.1:1'", 0, ""),
+    "url of a client": ("", "engine: openai, url: 'http://127.0.0.1:1/v1'", 0, "ends with /v1"),
+    "a folder as model": ("", "engine: builtin, path: /tmp", 0, "not a regular file"),
+    "metrics among clients": ("listen: 127.0.0.1:1\nmetrics: { listen: 127.0.0.1:1 }\n",
+                              "engine: openai, url: 'http://127.0.0.1:1'", 2, "'listen' too"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_what_config_check_says(box, name):
+    before, version, status, words = CHECKED[name]
+    path = box.folder / "segue.yaml"
+    path.write_text(before + "models: { m: { versions: { v1: { " + version + " } } } }\n")
+    done = subprocess.run([binary("segue"), "config", "check", str(path), "--json"], env=box.env,
+                          text=True, capture_output=True, timeout=30)
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["ok"]) == (status, status == 0), done
+    assert words in " ".join(said["messages"]) and bool(words) == bool(said["messages"]), said
+
+
 def test_a_missing_configuration(box):
     done = subprocess.run([binary("segue"), "serve", "-c", str(box.folder / "none.yaml")],
                           env=box.env, text=True, capture_output=True, timeout=30)
