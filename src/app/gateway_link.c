@@ -836,7 +836,9 @@ void gateway_link_counters(const struct gateway_link *g, struct gateway_counters
     for (unsigned i = 0; i < COUNTERS_WORKERS; i++) {
         const struct worker_row *r = &g->counters->workers[i];
         out->requests += counter_read(&r->requests);
+        out->rejected += counter_read(&r->rejected);
         out->answered += counter_read(&r->answered);
+        out->unanswered += counter_read(&r->unanswered);
         out->errors_4xx += counter_read(&r->errors_4xx);
         out->errors_5xx += counter_read(&r->errors_5xx);
         out->refused += counter_read(&r->refused);

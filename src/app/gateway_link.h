@@ -84,8 +84,8 @@ void gateway_link_replica(const struct gateway_link *g, int slot, struct replica
 
 /* Counters of the whole gateway, summed over workers. */
 struct gateway_counters {
-    uint64_t requests;               /* heads understood */
-    uint64_t answered;               /* whole answers, of any status */
+    uint64_t requests, rejected;     /* whole; answered before they were whole */
+    uint64_t answered, unanswered;   /* whole answers of any status; cut, or the client left */
     uint64_t errors_4xx, errors_5xx; /* answers made by the gateway itself */
     uint64_t refused;                /* connections refused or shed at a limit */
     uint64_t connections;            /* open now */

@@ -36,7 +36,9 @@ static const struct family_row replica_rows[] = {
 
 static const struct family_row worker_rows[] = {
     {"requests",     "segue_requests_total", NULL, NULL, "Requests that were received whole."},
+    {"rejected",     "segue_requests_rejected_total", NULL, NULL, "Requests that were answered before they were whole: malformed, too large, too slow."},
     {"answered",     "segue_answers_total", NULL, NULL, "Answers that were given whole, of any status."},
+    {"unanswered",   "segue_unanswered_total", NULL, NULL, "Requests that got no whole answer: it was cut, or the client left."},
     {"errors_4xx",   "segue_gateway_errors_total", "class", "4xx", "Errors that the gateway itself answered."},
     {"errors_5xx",   "segue_gateway_errors_total", "class", "5xx", NULL},
     {"refused",      "segue_connections_refused_total", NULL, NULL, "Connections that were shed at a limit."},

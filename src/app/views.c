@@ -53,8 +53,9 @@ static json_t *gateway_counters_json(const struct manager *m)
 
     if (m->link)
         gateway_link_counters(m->link, &c);
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "requests",
-                     (json_int_t)c.requests, "answered", (json_int_t)c.answered, "errors_4xx",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "requests",
+                     (json_int_t)c.requests, "rejected", (json_int_t)c.rejected, "answered",
+                     (json_int_t)c.answered, "unanswered", (json_int_t)c.unanswered, "errors_4xx",
                      (json_int_t)c.errors_4xx, "errors_5xx", (json_int_t)c.errors_5xx, "refused",
                      (json_int_t)c.refused, "connections", (json_int_t)c.connections, "held",
                      (json_int_t)c.held, "held_total", (json_int_t)c.held_total, "hold_expired",

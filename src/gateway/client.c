@@ -170,6 +170,8 @@ void client_close(struct client *c)
         reset_at_close(c);
     if (c->note)
         note_left(c);
+    if (c->state == CLIENT_BUSY)
+        counter_add(&c->worker->row->unanswered, 1);
     set_state(c, CLIENT_CLOSED);
     list_remove(&c->link);
     c->worker->nclients--;
@@ -239,6 +241,7 @@ void client_cut(struct client *c)
         return;
     }
     c->cut = true;
+    counter_add(&c->worker->row->unanswered, 1);
     set_state(c, CLIENT_FLUSH);
 }
 
@@ -270,8 +273,6 @@ static void next_request(struct client *c)
 {
     if (!c->keep_alive || c->worker->draining) {
         if (c->ssl && !tls_goodbye(c->ssl)) { /* it waits as the answer did */
-            if (c->state != CLIENT_FLUSH)
-                set_state(c, CLIENT_FLUSH);
             arm_send(c);
             return;
         }
@@ -305,8 +306,10 @@ void client_answered(struct client *c)
         access_end(c, ACCESS_FINISHED);
     timer_clear(&c->timer);
     c->unread = c->state != CLIENT_BUSY;
+    if (c->unread)
+        counter_add(&c->worker->row->rejected, 1);
+    set_state(c, CLIENT_FLUSH);
     if (buf_pending(&c->out)) {
-        set_state(c, CLIENT_FLUSH);
         arm_send(c);
         return;
     }

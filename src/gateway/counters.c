@@ -109,6 +109,8 @@ uint64_t counters_settle(struct counters *c)
     }
     for (size_t w = 0; w < COUNTERS_WORKERS; w++) {
         struct worker_row *r = &c->workers[w];
+        counter_add(&r->unanswered, counter_read(&r->requests) + counter_read(&r->rejected) -
+                                        counter_read(&r->answered) - counter_read(&r->unanswered));
         counter_add(&r->closed, counter_read(&r->opened) - counter_read(&r->closed));
         counter_add(&r->unheld, counter_read(&r->held_total) - counter_read(&r->unheld));
     }

@@ -15,7 +15,7 @@
 enum {
     COUNTERS_SLOTS = 4096,
     COUNTERS_WORKERS = 16,
-    COUNTERS_VERSION = 3 /* of this layout; another one is not adopted */
+    COUNTERS_VERSION = 4 /* of this layout; another one is not adopted */
 };
 
 /*
@@ -46,9 +46,12 @@ uint64_t histogram_bound_us(unsigned bucket);
     X(cancelled) /* the client left */                                  \
     X(retried)   /* moved elsewhere before the first relayed byte */
 
+/* At rest, requests + rejected = answered + unanswered. */
 #define WORKER_COUNTERS(X)                                              \
-    X(requests)     /* heads understood */                              \
+    X(requests)     /* received whole */                                \
+    X(rejected)     /* answered before they were whole */               \
     X(answered)     /* whole answers of any status */                   \
+    X(unanswered)   /* cut answers, and requests whose client left */   \
     X(errors_4xx)   /* answers made by the gateway itself */            \
     X(errors_5xx)                                                       \
     X(refused)      /* connections shed at a limit */                   \

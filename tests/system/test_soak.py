@@ -219,6 +219,8 @@ class Soak:
     def judge_counters(self):
         """They add up, and nothing is in flight."""
         wrong, c = [], self.end["counters"]
+        if c["requests"] + c["rejected"] != c["answered"] + c["unanswered"]:
+            wrong.append(f"requests and answers do not add up: {c}")
         for m in self.end["models"]:
             t = m["counters"]
             begun = t["started"] + t["pinned"]

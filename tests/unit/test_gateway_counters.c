@@ -154,6 +154,10 @@ static void settle(void **state)
     atomic_store(&c->nslots, 3);
     counter_add(&c->workers[1].opened, 9);
     counter_add(&c->workers[1].closed, 4);
+    counter_add(&c->workers[1].requests, 20);
+    counter_add(&c->workers[1].rejected, 2);
+    counter_add(&c->workers[1].answered, 15);
+    counter_add(&c->workers[1].unanswered, 1);
     counter_add(&c->workers[1].held_total, 3);
     counter_add(&c->workers[1].unheld, 2);
 
@@ -168,6 +172,7 @@ static void settle(void **state)
     assert_int_equal(counter_read(&a->finished), 6);
     assert_int_equal(counter_read(&never->truncated), 0);
     assert_int_equal(counter_read(&c->workers[1].closed), 9);
+    assert_int_equal(counter_read(&c->workers[1].unanswered), 7);
     assert_int_equal(counter_read(&c->workers[1].unheld), 3);
     assert_int_equal(counter_read(&c->workers[0].closed), 0);
     assert_int_equal(counters_settle(next), 0); /* once */

@@ -229,9 +229,11 @@ class Gateway:
     def settled(self, seconds=10):
         """Waits until no exchange is in flight and none is held."""
         def quiet():
+            c = self.counters.all()
             return (all(self.counters.replica(s)["in_flight"] == 0 for s in self.slots.values())
-                    and self.counters.all()["held"] == 0)
-        wait_until(quiet, seconds, "nothing in flight, nothing held")
+                    and c["held"] == 0
+                    and c["requests"] + c["rejected"] == c["answered"] + c["unanswered"])
+        wait_until(quiet, seconds, "nothing in flight, nothing held, and the counters add up")
 
     def close(self):
         if self.process and self.process.running():
