@@ -25,12 +25,12 @@
 #include "store/store.h"
 
 /*    id         name         what is true */
-#define REPLICA_STATES(X)                                                                 \
-    X(STARTING, "starting", "the process is there (or being reached); not yet healthy")   \
-    X(ASKING,   "asking",   "healthy; the known question is being asked")                 \
-    X(READY,    "ready",    "it answered; requests may be sent")                          \
-    X(DOWN,     "down",     "it died or does not answer; a restart or probe is planned")  \
-    X(FAILED,   "failed",   "given up: crash loop, or the first start did not succeed")   \
+#define REPLICA_STATES(X)                                                               \
+    X(STARTING, "starting", "the process is there (or being reached); not yet healthy") \
+    X(ASKING, "asking", "healthy; the known question is being asked")                   \
+    X(READY, "ready", "it answered; requests may be sent")                              \
+    X(DOWN, "down", "it died or does not answer; a restart or probe is planned")        \
+    X(FAILED, "failed", "given up: crash loop, or the first start did not succeed")     \
     X(STOPPING, "stopping", "being ended; no request may be sent")
 
 enum replica_state {
@@ -89,15 +89,15 @@ void fleet_close(struct fleet *f, bool end_engines, void (*closed)(void *arg), v
 /* No more patience: SIGKILL for every process that is being ended. */
 void fleet_hurry(struct fleet *f);
 
-const char *replica_name(const struct replica *r);    /* "hy-mt@v1#0" */
+const char *replica_name(const struct replica *r); /* "hy-mt@v1#0" */
 const char *replica_model(const struct replica *r);
 const char *replica_version(const struct replica *r);
 const char *replica_address(const struct replica *r); /* "unix:PATH" | "HOST:PORT" */
 const char *replica_prefix(const struct replica *r);  /* path prefix of an openai url, "" if none */
-const char *replica_serve_as(const struct replica *r);/* its name for the model */
+const char *replica_serve_as(const struct replica *r); /* its name for the model */
 enum replica_state replica_state(const struct replica *r);
 int replica_slot(const struct replica *r);
-pid_t replica_pid(const struct replica *r);           /* 0: not ours */
+pid_t replica_pid(const struct replica *r); /* 0: not ours */
 /* Why it is DOWN or FAILED, in one sentence with the engine's last words; "" otherwise. */
 const char *replica_reason(const struct replica *r);
 /* What the last look at it said, in any state ("the health check was answered with status 503");

@@ -4,10 +4,10 @@
  *
  * One writer: the manager's thread.  A row is written before the thing that it
  * says is acted on.  Strings are copied in; what is handed out is owned by the
- * caller (jansson references are new references); callbacks may use the store.  Every function that can fail
- * returns -1 with a sentence.  A database file that cannot be read (truncated,
- * zeroed, from a newer segue) is renamed aside to segue.db.bad-TIME, a new one
- * is begun, and `*notice` says so (the caller frees it).
+ * caller (jansson references are new references); callbacks may use the store.  Every function that
+ * can fail returns -1 with a sentence.  A database file that cannot be read (truncated, zeroed,
+ * from a newer segue) is renamed aside to segue.db.bad-TIME, a new one is begun, and `*notice` says
+ * so (the caller frees it).
  */
 #pragma once
 #include <jansson.h>
@@ -54,12 +54,13 @@ int store_epoch(struct store *s, uint64_t *epoch, struct err *err) MUST_CHECK;
 
 /* --- engines that run --- */
 struct store_engine {
-    const char *replica;  /* "hy-mt@v1#0" */
+    const char *replica; /* "hy-mt@v1#0" */
     int64_t pid;
-    uint64_t start_time;  /* field 22 of /proc/PID/stat, in clock ticks: with pid it names one process */
-    const char *address;  /* "unix:..." or "127.0.0.1:PORT" */
-    int slot;             /* index in the counters segment */
-    const char *command;  /* command line, for people */
+    uint64_t
+        start_time; /* field 22 of /proc/PID/stat, in clock ticks: with pid it names one process */
+    const char *address; /* "unix:..." or "127.0.0.1:PORT" */
+    int slot;            /* index in the counters segment */
+    const char *command; /* command line, for people */
     const char *log_file;
 };
 int store_engine_put(struct store *s, const struct store_engine *e, struct err *err) MUST_CHECK;
@@ -70,10 +71,10 @@ int store_engines(struct store *s, void (*cb)(const struct store_engine *e, void
 /* --- API keys --- */
 struct store_key {
     const char *name;
-    const char *sha256; /* of the key's text, lower-case hex */
-    json_t *models;     /* borrowed array of names; empty: all */
+    const char *sha256;        /* of the key's text, lower-case hex */
+    json_t *models;            /* borrowed array of names; empty: all */
     int64_t concurrency, rate; /* 0: any */
-    int64_t added_ms;   /* set by the store */
+    int64_t added_ms;          /* set by the store */
 };
 /* The name must be a new one. */
 int store_key_add(struct store *s, const struct store_key *k, struct err *err) MUST_CHECK;
@@ -94,7 +95,8 @@ int store_rollouts_open(struct store *s,
                         void (*cb)(int64_t id, const char *model, const char *from, const char *to,
                                    const char *kind, const char *state, void *arg),
                         void *arg, struct err *err) MUST_CHECK;
-/* New reference: array of {id, model, from, to, kind, state, began, steps:[{state, at, facts}]}, newest first. */
+/* New reference: array of {id, model, from, to, kind, state, began, steps:[{state, at, facts}]},
+ * newest first. */
 json_t *store_rollouts_json(struct store *s, const char *model, int limit, struct err *err);
 
 /* --- receipts --- */
