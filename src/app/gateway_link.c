@@ -9,50 +9,20 @@
  * A gateway is gone when its connection ends.  Its pidfd then tells when the
  * process has really ended: two gateways must not write the counters at once.
  */
-#include "app/gateway_link.h"
-
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include "app/listen.h"
+#include "app/gateway_link_internal.h"
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "base/list.h"
 #include "base/log.h"
-#include "gateway/control.h"
-#include "gateway/counters.h"
-
-// clang-format off
-#define LINK_STATES(X)                                                          \
-    X(STARTING, "starting", "spawned; its hello has not come")                  \
-    X(UP,       "up",       "connected; has said hello")                        \
-    X(ENDING,   "ending",   "its connection has ended, its process not yet")    \
-    X(DOWN,     "down",     "no process; a restart is planned")                 \
-    X(CLOSING,  "closing",  "let go, or told to end; no restart")
-// clang-format on
-
-enum link_state {
-#define X(id, name, note) LINK_##id,
-    LINK_STATES(X)
-#undef X
-};
-
-static const char *const state_names[] = {
-#define X(id, name, note) [LINK_##id] = name,
-    LINK_STATES(X)
-#undef X
-};
 
 enum {
-    HELLO_WAIT_MS = 2000,
     START_WAIT_MS = 5000, /* spawned, but no hello: killed and tried again */
     BACKOFF_MAX_MS = 5000,
     BACKOFF_STEP_MS = 50,
@@ -65,52 +35,6 @@ struct waiter {
     uint64_t epoch;
     void (*acked)(const struct gateway_ack *ack, void *arg);
     void *arg;
-};
-
-struct gateway_link {
-    uv_loop_t *loop;             /* borrowed */
-    const struct config *config; /* borrowed */
-    struct gateway_link_events events;
-    void *arg;
-
-    enum link_state state;
-    char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    int control;               /* listening control socket; owned */
-    int counters_fd;           /* owned */
-    struct counters *counters; /* owned mapping */
-    char **listen;             /* owned; with real ports */
-    size_t nlisten;
-    int listen_fds[CONTROL_FDS_MAX]; /* owned; address by address, one for each worker */
-    size_t nlisten_fds;
-    unsigned workers;
-
-    int access_fd; /* of the access log; owned; -1: none */
-    bool access_text;
-
-    int connection; /* owned; -1: none */
-    struct control_reader reader;
-    int pidfd;        /* owned; -1: none */
-    pid_t pid;        /* 0: none */
-    int64_t since_ms; /* wall clock */
-    uint64_t up_ns;
-    unsigned restarts;
-    unsigned failures; /* in a row */
-    bool restarted;    /* UP, but the newest table is not acknowledged */
-
-    json_t *table;       /* owned; the newest without its models, NULL before the first */
-    json_t *models;      /* owned; every model's newest part of the table, by name */
-    json_t *certificate; /* owned; the message, NULL: no TLS */
-    json_t *keys;        /* owned; the newest list of keys, NULL: there was none */
-    uint64_t published;  /* epoch of `table` */
-    uint64_t sent;       /* epoch that this gateway has been sent as a whole; 0: none */
-    uint64_t epoch;      /* of the newest that the gateway has acknowledged */
-    struct list waiters;
-
-    uv_poll_t *poll;      /* on connection; owned, NULL: none */
-    uv_poll_t *exit_poll; /* on pidfd; owned, NULL: none */
-    uv_timer_t timer;     /* first step, restart, deadlines */
-    void (*closed)(void *arg);
-    void *closed_arg;
 };
 
 static void on_connection(uv_poll_t *poll, int status, int events);
@@ -153,136 +77,9 @@ static void poll_free(uv_poll_t **poll)
     *poll = NULL;
 }
 
-/* --- descriptors -------------------------------------------------------------- */
-
-static int connect_control(struct gateway_link *g)
-{
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    memcpy(a.sun_path, g->path, sizeof(a.sun_path));
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0) {
-        close(fd);
-        return -1;
-    }
-    return fd;
-}
-
-static int open_control(struct gateway_link *g, struct err *err)
-{
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-
-    memcpy(a.sun_path, g->path, sizeof(a.sun_path));
-    unlink(g->path); /* nobody answered there: left over from a killed gateway */
-    g->control = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    mode_t old = umask(0177);
-    int rc = g->control < 0 ? -1 : bind(g->control, (struct sockaddr *)&a, sizeof(a));
-    umask(old);
-    if (rc < 0 || listen(g->control, 8) < 0)
-        return err_set(err, 500, "cannot make the control socket %s: %s", g->path, strerror(errno));
-    return 0;
-}
-
-static int open_listeners(struct gateway_link *g, struct err *err)
-{
-    static const struct span https = {ADDRESS_TLS, sizeof(ADDRESS_TLS) - 1};
-    char actual[LISTEN_TEXT_MAX];
-
-    g->workers = g->config->workers;
-    while (g->config->listen[g->nlisten])
-        g->nlisten++;
-    if (g->nlisten * g->workers + 2 > CONTROL_FDS_MAX)
-        return err_set(err, 400, "%zu addresses times %u workers are more than %d sockets",
-                       g->nlisten, g->workers, CONTROL_FDS_MAX - 2);
-    g->listen = mem_zero((g->nlisten + 1) * sizeof(*g->listen));
-    for (size_t i = 0; i < g->nlisten; i++) {
-        const char *address = g->config->listen[i];
-        bool tls = address_is_tls(address);
-        if (listen_open(address + (tls ? https.n : 0), g->workers, g->listen_fds + g->nlisten_fds,
-                        actual, err) < 0)
-            return -1;
-        g->nlisten_fds += g->workers;
-        g->listen[i] = str_fmt("%s%s", tls ? https.p : "", actual);
-    }
-    return 0;
-}
-
-static void close_listeners(struct gateway_link *g)
-{
-    for (size_t i = 0; i < g->nlisten_fds; i++)
-        close(g->listen_fds[i]);
-    g->nlisten_fds = 0;
-}
-
 /* --- hello --------------------------------------------------------------------- */
 
 static void watch_exit(struct gateway_link *g);
-
-/* Takes the sockets and the segment of a gateway that was here before us. */
-static int take_over(struct gateway_link *g, json_t *hello, struct err *err)
-{
-    json_t *listen = json_object_get(hello, "listen");
-    struct control_reader *r = &g->reader;
-
-    g->workers = (unsigned)json_integer_value(json_object_get(hello, "workers"));
-    g->nlisten = json_array_size(listen);
-    if (g->nlisten == 0 || r->nfds != 2 + g->nlisten * g->workers)
-        return err_set(err, 500, "the gateway that runs there handed over %zu descriptors, not %zu",
-                       r->nfds, 2 + g->nlisten * g->workers);
-    g->listen = mem_zero((g->nlisten + 1) * sizeof(*g->listen));
-    for (size_t i = 0; i < g->nlisten; i++)
-        g->listen[i] = str_dup(json_string_value(json_array_get(listen, i)));
-    g->counters_fd = r->fds[0];
-    g->control = r->fds[1];
-    g->nlisten_fds = r->nfds - 2;
-    memcpy(g->listen_fds, r->fds + 2, g->nlisten_fds * sizeof(int));
-    r->nfds = 0;
-    return 0;
-}
-
-/* Port 0 asks for any port, so any is right. */
-static bool same_address(const char *wanted, const char *actual)
-{
-    size_t n = strlen(wanted);
-
-    if (n > 2 && strcmp(wanted + n - 2, ":0") == 0)
-        return strncmp(wanted, actual, n - 1) == 0;
-    return strcmp(wanted, actual) == 0;
-}
-
-static void warn_of_changes(const struct gateway_link *g)
-{
-    size_t n = 0;
-    bool same = g->workers == g->config->workers;
-
-    for (; g->config->listen[n]; n++)
-        same &= n < g->nlisten && same_address(g->config->listen[n], g->listen[n]);
-    if (!same || n != g->nlisten)
-        log_warn("the running gateway keeps its `listen` and `workers`; they change when segue is "
-                 "stopped and started");
-}
-
-/* Reads until the hello has come; at start only, so waiting is no harm. */
-static json_t *wait_hello(struct gateway_link *g, struct err *err)
-{
-    uint64_t deadline = clock_ns() + HELLO_WAIT_MS * UINT64_C(1000000);
-    struct span message;
-    bool broken;
-
-    while (clock_ns() < deadline) {
-        struct pollfd p = {g->connection, POLLIN, 0};
-        if (poll(&p, 1, HELLO_WAIT_MS) != 1)
-            break;
-        if (control_read(&g->reader, g->connection, err) <= 0)
-            break;
-        if (control_next(&g->reader, &message, &broken))
-            return json_loadb(message.p, message.n, 0, NULL);
-    }
-    err_set(err, 500,
-            "a gateway holds %s but does not answer; end it, or remove the file if it is stale",
-            g->path);
-    return NULL;
-}
 
 static void note_hello(struct gateway_link *g, json_t *hello)
 {
@@ -296,18 +93,18 @@ static void note_hello(struct gateway_link *g, json_t *hello)
 
 static int adopt(struct gateway_link *g, struct err *err)
 {
-    json_t *hello = wait_hello(g, err);
+    json_t *hello = gateway_wait_hello(g, err);
 
     if (!hello)
         return -1;
-    int rc = take_over(g, hello, err);
+    int rc = gateway_take_over(g, hello, err);
     if (rc == 0) {
         g->counters = counters_map(g->counters_fd, err);
         rc = g->counters ? 0 : -1;
     }
     if (rc == 0) {
         note_hello(g, hello);
-        warn_of_changes(g);
+        gateway_warn_of_changes(g);
         log_info("adopted the running gateway, pid %d, epoch %llu", (int)g->pid,
                  (unsigned long long)g->epoch);
     }
@@ -643,7 +440,7 @@ static void start(struct gateway_link *g)
     g->state = LINK_STARTING;
     if (rc == 0) {
         watch_exit(g);
-        g->connection = connect_control(g);
+        g->connection = gateway_connect(g);
         if (g->connection >= 0)
             watch_connection(g);
     }
@@ -676,7 +473,7 @@ static void on_begin(uv_timer_t *timer)
 
 static void release(struct gateway_link *g)
 {
-    close_listeners(g);
+    gateway_close_listeners(g);
     control_reader_fini(&g->reader);
     if (g->connection >= 0)
         close(g->connection);
@@ -727,10 +524,10 @@ struct gateway_link *gateway_link_new(uv_loop_t *loop, const struct config *conf
         strcpy(g->path, path);
     free(path);
     if (rc == 0) {
-        g->connection = connect_control(g);
+        g->connection = gateway_connect(g);
         if (g->connection >= 0) {
             rc = adopt(g, err);
-        } else if (open_listeners(g, err) < 0 || open_control(g, err) < 0 ||
+        } else if (gateway_open_listeners(g, err) < 0 || gateway_open_control(g, err) < 0 ||
                    (g->counters_fd = counters_create(err)) < 0 ||
                    !(g->counters = counters_map(g->counters_fd, err))) {
             rc = -1;
@@ -802,105 +599,6 @@ void gateway_link_certificate(struct gateway_link *g, json_t *message)
         send_json(g, message);
 }
 
-uint64_t gateway_link_epoch(const struct gateway_link *g)
-{
-    return g->epoch;
-}
-
-const char *gateway_link_listen(const struct gateway_link *g)
-{
-    return g->listen[0];
-}
-
-void gateway_link_replica(const struct gateway_link *g, int slot, struct replica_counters *out)
-{
-    memset(out, 0, sizeof(*out));
-    ALWAYS(slot >= 0 && slot < COUNTERS_SLOTS);
-    for (unsigned i = 0; i < g->workers; i++) {
-        const struct replica_row *r = &g->counters->replicas[slot][i];
-        uint64_t last = counter_read(&r->last_start_ns);
-        out->in_flight += replica_row_in_flight(r);
-#define X(name) out->name += counter_read(&r->name);
-        REPLICA_COUNTERS(X)
-#undef X
-        if (last > out->last_start_ns)
-            out->last_start_ns = last;
-    }
-}
-
-void gateway_link_counters(const struct gateway_link *g, struct gateway_counters *out)
-{
-    uint64_t closed = 0, unheld = 0, opened = 0;
-
-    memset(out, 0, sizeof(*out));
-    for (unsigned i = 0; i < COUNTERS_WORKERS; i++) {
-        const struct worker_row *r = &g->counters->workers[i];
-        out->requests += counter_read(&r->requests);
-        out->rejected += counter_read(&r->rejected);
-        out->answered += counter_read(&r->answered);
-        out->unanswered += counter_read(&r->unanswered);
-        out->errors_4xx += counter_read(&r->errors_4xx);
-        out->errors_5xx += counter_read(&r->errors_5xx);
-        out->refused += counter_read(&r->refused);
-        closed += counter_read(&r->closed);
-        opened += counter_read(&r->opened);
-        unheld += counter_read(&r->unheld);
-        out->held_total += counter_read(&r->held_total);
-        out->hold_expired += counter_read(&r->hold_expired);
-    }
-    out->connections = opened - closed;
-    out->held = out->held_total - unheld;
-}
-
-const struct counters *gateway_link_rows(const struct gateway_link *g)
-{
-    return g->counters;
-}
-
-unsigned gateway_link_workers(const struct gateway_link *g)
-{
-    return g->workers;
-}
-
-pid_t gateway_link_pid(const struct gateway_link *g)
-{
-    return g->pid;
-}
-
-unsigned gateway_link_restarts(const struct gateway_link *g)
-{
-    return g->restarts;
-}
-
-static long long rss_of(pid_t pid)
-{
-    char path[64];
-    long long pages = 0;
-
-    snprintf(path, sizeof(path), "/proc/%d/statm", (int)pid);
-    FILE *f = pid ? fopen(path, "re") : NULL;
-    if (f && fscanf(f, "%*d %lld", &pages) != 1)
-        pages = 0;
-    if (f)
-        fclose(f);
-    return pages * sysconf(_SC_PAGESIZE);
-}
-
-json_t *gateway_link_json(const struct gateway_link *g)
-{
-    json_t *listen = json_array();
-    char since[CLOCK_TEXT_MAX] = "";
-
-    for (size_t i = 0; i < g->nlisten; i++)
-        json_array_append_new(listen, json_string(g->listen[i]));
-    if (g->pid)
-        clock_text(g->since_ms, since);
-    return json_pack("{s:s, s:i, s:s, s:i, s:I, s:i, s:o, s:I}", "state", state_names[g->state],
-                     "pid", (int)g->pid, "since", since, "restarts", (int)g->restarts, "epoch",
-                     (json_int_t)g->epoch, "workers", (int)g->workers, "listen", listen,
-                     "rss_bytes", (json_int_t)rss_of(g->pid));
-}
-
 static void on_handle_closed(uv_handle_t *handle)
 {
     struct gateway_link *g = handle->data;
@@ -946,7 +644,7 @@ void gateway_link_close(struct gateway_link *g, bool end, uint64_t drain_ms,
         return;
     }
     /* Our copies go first, or connections would wait in a queue that nobody serves. */
-    close_listeners(g);
+    gateway_close_listeners(g);
     json_t *stop = json_pack("{s:s, s:I}", "type", "stop", "drain_ms", (json_int_t)drain_ms);
     send_json(g, stop);
     json_decref(stop);
